@@ -1,0 +1,73 @@
+"""SPAR: seven shoulder exercises with a smartwatch, ten subjects; real data that come with a pip package.
+
+Source: Burns, Leung, Hardisty, Whyne, Henry, McLachlin, "Shoulder physiotherapy exercise recognition: machine learning the inertial
+signals from a smartwatch", Physiol. Meas. 2018 (arXiv 1802.01489); array `watch_dataset.npy` of the `seglearn` package (BSD).
+Differs: the array is read from the package's files without importing the package (its import needs pandas); the acceleration, given
+in g, becomes m/s^2. The two sides (left, right arm) of a subject and exercise are its two trials.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clmm_core.data.recording import LabelledInterval, Recording, Stream
+from clmm_core.data.windows import WindowSpec
+from clmm_core.errors import DataError
+
+RATE_HZ = 50.0
+STANDARD_GRAVITY = 9.80665
+
+
+@dataclass(frozen=True)
+class Spar:
+    """The SPAR recordings: 10 subjects x 7 exercises x 2 sides, watch accelerometer and gyroscope at 50 Hz."""
+
+    modalities: tuple[str, ...] = ("accelerometer", "gyroscope")
+
+    @property
+    def window(self) -> WindowSpec:
+        """Windows of 4 s: a repetition of these exercises takes 1 to 2 s."""
+        return WindowSpec(length_s=4.0, overlap=0.5, time_steps={"accelerometer": 200, "gyroscope": 200})
+
+    def subjects(self) -> tuple[str, ...]:
+        """Return "1" to "10"."""
+        return tuple(str(subject) for subject in sorted(set(_arrays()["subject"].tolist())))
+
+    def recordings(self, subject: str) -> tuple[Recording, ...]:
+        """Return this subject's 14 recordings, by exercise, then left before right."""
+        arrays = _arrays()
+        rows = [i for i, number in enumerate(arrays["subject"]) if str(number) == subject]
+        rows.sort(key=lambda i: (int(arrays["y"][i]), float(arrays["side"][i])))
+        return tuple(_recording(arrays, i) for i in rows)
+
+
+@lru_cache(maxsize=1)
+def _arrays() -> dict[str, Any]:
+    package = find_spec("seglearn")
+    if package is None or package.origin is None:
+        raise DataError("the SPAR recordings come with the package 'seglearn', which is not installed: pip install seglearn")
+    path = Path(package.origin).parent / "data" / "watch_dataset.npy"
+    if not path.is_file():
+        raise DataError(f"expected the SPAR recordings in {path}, found no such file: reinstall seglearn")
+    # A pickle: it is trusted because it comes with a package the user installed, like that package's code.
+    loaded: dict[str, Any] = np.load(path, allow_pickle=True).item()
+    return loaded
+
+
+def _recording(arrays: dict[str, Any], row: int) -> Recording:
+    samples = np.asarray(arrays["X"][row], np.float32)  # [time, 6]: ax ay az (g), wx wy wz (rad/s)
+    label = str(arrays["y_labels"][int(arrays["y"][row])])
+    side = "right" if arrays["side"][row] else "left"
+    return Recording(
+        subject=str(arrays["subject"][row]),
+        session=f"{label}-{side}",
+        streams={
+            "accelerometer": Stream(samples=samples[:, :3] * np.float32(STANDARD_GRAVITY), rate_hz=RATE_HZ, unit="m/s^2"),
+            "gyroscope": Stream(samples=samples[:, 3:], rate_hz=RATE_HZ, unit="rad/s"),
+        },
+        intervals=(LabelledInterval(label=label, start_s=0.0, end_s=len(samples) / RATE_HZ),),
+    )

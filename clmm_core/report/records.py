@@ -1,0 +1,165 @@
+"""What a run leaves behind, as frozen records: the results folder is these, and the report is a function of them.
+
+A results folder holds
+
+    config.json        run config, versions, machine           (RunInfo)
+    split.json         who is who, and who had labels          (Split)
+    rounds.jsonl       a line a step, written as it ends       (RoundRecord)
+    subjects.csv       a row a subject                         (SubjectRecord, without its counts)
+    counts.json        confusion and calibration, per subject  (SubjectRecord.counts)
+    embedding.json     windows in two dimensions, before and after stage one (EmbeddedWindow)
+    summary.json       groups, quality, notes, chance          (derived, for people and scripts)
+    model.safetensors, model.json   the last round's model and its card
+    report.html        all of it to look at
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stage = Literal["profile", "normalise", "pretrain", "quality", "finetune", "evaluate", "personalise"]
+STAGES: tuple[Stage, ...] = ("profile", "normalise", "pretrain", "quality", "finetune", "evaluate", "personalise")
+Group = Literal["labelled", "seen", "validation", "unseen"]
+GROUPS: tuple[Group, ...] = ("unseen", "validation", "seen", "labelled")
+"""unseen: never trained on; validation: never trained on, for choices; seen: trained on without labels; labelled: gave the labels."""
+NUM_CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """How a run was made."""
+
+    name: str
+    run_config: Mapping[str, int | float | bool | str]
+    """Dotted kebab-case keys, as Flower has them."""
+    versions: Mapping[str, str]
+    machine: str
+    started_at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Who trains, who is kept for choices, who is only tested, and which devices have how many labels."""
+
+    seed: int
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    labelled: tuple[str, ...]
+    """Training devices whose labels are used; the other training devices count as unlabelled."""
+    labels_per_class: int
+    """Labelled units of each class on each labelled device; 0 means all."""
+    label_unit: Literal["trial", "window"]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One step of a run: a round of training, or a stage without rounds (then `server_round` is None)."""
+
+    stage: Stage
+    server_round: int | None = None
+    """From 1, going on across stages."""
+    num_hosts: int
+    num_devices: int
+    """Devices whose reply counted."""
+    num_windows: int = 0
+    """Windows trained on, summed over devices."""
+    loss: float | None = None
+    """Mean training loss, weighted by windows."""
+    validation_accuracy: float | None = None
+    """In [0, 1], over all windows of the validation subjects."""
+    validation_macro_f1: float | None = None
+    round_s: float
+    """Wall time of this step, in seconds."""
+    elapsed_s: float
+    """Wall time since the run started, in seconds."""
+    left_out: tuple[str, ...] = ()
+    """What did not count in this step, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationCounts:
+    """Sums from which accuracy, macro-F1, calibration and the confusion matrix follow; adding them pools subjects."""
+
+    confusion: NDArray[np.int64]
+    """`[classes, classes]`, row = truth, column = prediction."""
+    calibration: NDArray[np.float64]
+    """`[NUM_CALIBRATION_BINS, 3]`: windows, sum of confidence, number right; equal-width bins of confidence over [0, 1]."""
+
+    def __add__(self, other: "EvaluationCounts") -> "EvaluationCounts":
+        return EvaluationCounts(confusion=self.confusion + other.confusion, calibration=self.calibration + other.calibration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectRecord:
+    """How well the last round's model recognises one subject."""
+
+    subject: str
+    group: Group
+    modalities: tuple[str, ...]
+    num_windows: int
+    """Windows evaluated: labelled in truth, and not used as training labels."""
+    counts: EvaluationCounts
+    personal_before: EvaluationCounts | None = None
+    """The shared model on the windows that `personal_after` is evaluated on; None where personalisation did not apply."""
+    personal_after: EvaluationCounts | None = None
+    """After fine-tuning on a few labelled windows of this subject, evaluated on its rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedWindow:
+    """One window in the plane of the two largest principal components of all embeddings."""
+
+    subject: str
+    group: Group
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """Shared embeddings before and after stage one."""
+
+    before: tuple[EmbeddedWindow, ...] = ()
+    after: tuple[EmbeddedWindow, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What somebody needs to know to use the model: saved beside it as model.json."""
+
+    modalities: Mapping[str, Mapping[str, int | float | str]]
+    """By modality: `channels`, `time_steps`, `rate_hz` (NaN never: 0 where a window is a whole trial), `unit`."""
+    window_s: float
+    """0 where a window is a whole trial."""
+    classes: tuple[str, ...]
+    mean: Mapping[str, tuple[float, ...]]
+    """Per modality and channel, in the channel's unit: subtract, then divide by `std`."""
+    std: Mapping[str, tuple[float, ...]]
+    architecture: Mapping[str, int | float | str]
+    num_parameters: int
+    trained_on: str
+    """Data set, number of training devices and labels, in one sentence."""
+    licence: str = "Apache-2.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything a results folder holds, but the model's weights."""
+
+    info: RunInfo
+    split: Split
+    rounds: tuple[RoundRecord, ...]
+    subjects: tuple[SubjectRecord, ...]
+    embedding: Embedding
+    quality: Mapping[str, float]
+    """Measured quality of each modality, summing to 1."""
+    card: ModelCard
+    notes: tuple[str, ...] = field(default=())
+    """What was left out or went otherwise than asked, in words."""
