@@ -1,11 +1,11 @@
 """Errors a user or an operator can act on, one class per recovery.
 
     ClmmError
-    ├── ConfigError       fix the run config, then start again
-    ├── DataError         fix the recordings or their folder, then start again
-    ├── DeviceSkipped     this device cannot take part in this stage; the others go on
-    ├── CodeMismatchError a host runs other client code than the server's; reinstall it
-    └── RoundFailedError  too few hosts answered; look at the hosts, then start again
+    ├── ConfigError         fix the run config, then start again
+    ├── DataError           fix the recordings or their folder, then start again
+    ├── DeviceSkippedError     this device cannot take part in this stage; the others go on
+    ├── CodeMismatchError   a host runs other client code than the server's; reinstall it
+    └── RoundFailedError    too few hosts answered; look at the hosts, then start again
 
 Each message says what was expected, what was found, where (subject, modality, round or file) and what to do.
 """
@@ -23,7 +23,7 @@ class DataError(ClmmError):
     """A data set, a recording or a label cannot be used as it is."""
 
 
-class DeviceSkipped(ClmmError):
+class DeviceSkippedError(ClmmError):
     """One device cannot take part in one stage, for the reason in the message."""
 
 

@@ -1,0 +1,1 @@
+"""The ServerApp: stages, rounds, the split and the results of a run."""

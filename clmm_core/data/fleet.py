@@ -39,7 +39,7 @@ class DataConfig:
             raise ConfigError(f"data.name: expected one of {', '.join(NAMES)}, found '{self.name}'")
         if self.name in ("utd-mhad", "folder") and not self.path:
             raise ConfigError(f"data.path: expected where the '{self.name}' recordings are, found nothing: set data.path")
-        if self.window_s < 0:
+        if not 0 <= self.window_s < float("inf"):
             raise ConfigError(f"data.window-s: expected seconds, or 0 for the data set's own window, found {self.window_s}")
         if not 0 <= self.overlap < 1:
             raise ConfigError(f"data.overlap: expected a share in [0, 1), found {self.overlap}")

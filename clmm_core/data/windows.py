@@ -1,7 +1,7 @@
 """Cut recordings into windows: one float32 tensor per modality, with a presence mask, a label and a trial per window."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,10 @@ class DeviceWindows:
     """`[windows]`, which labelled interval of this device the window lies in, or `NO_TRIAL`."""
     starts_s: NDArray[np.float64]
     """`[windows]`, start on its recording's clock, in seconds."""
+    length_s: float = 0.0
+    """Length of every window, in seconds; 0 where a window is a whole trial."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """By modality, the unit of its samples."""
     left_out: tuple[str, ...] = ()
     """What was not used, and why, in words for the results."""
 
@@ -84,13 +88,12 @@ class DeviceWindows:
         )
 
 
-def window_recordings(
-    device: str, recordings: Sequence[Recording], modalities: Sequence[str], spec: WindowSpec
-) -> DeviceWindows:
+def window_recordings(device: str, recordings: Sequence[Recording], modalities: Sequence[str], spec: WindowSpec) -> DeviceWindows:
     """Return every window of `recordings` that has at least one of `modalities`, in recording order.
 
-    A window's label is that of the interval which covers more than half of it. A window counts as having a modality when the stream
-    spans it and is finite there; windows left without any modality are dropped and counted in `left_out`.
+    A window's label is that of the first interval which covers more than half of it; the window of a whole trial has its trial's. A
+    window counts as having a modality when the stream spans it and is finite there; windows left without any modality are dropped and
+    counted in `left_out`.
 
     Raises:
         DataError: no window is left, or two recordings of this device disagree about a modality's channels.
@@ -99,11 +102,11 @@ def window_recordings(
     num_dropped = num_unusable_streams = 0
     next_trial = 0
     for recording in recordings:
-        for start_s, end_s in _spans(recording, spec):
+        for i, (start_s, end_s) in enumerate(_spans(recording, spec)):
             streams, num_not_finite = _cut(recording, modalities, spec, start_s, end_s)
             num_unusable_streams += num_not_finite
             if streams:
-                interval = _interval_of(recording.intervals, start_s, end_s)
+                interval = i if spec.length_s is None else _interval_of(recording.intervals, start_s, end_s)
                 rows.append(_Row(streams, recording.intervals, interval, next_trial, start_s))
             else:
                 num_dropped += 1
@@ -118,7 +121,8 @@ def window_recordings(
             f"device '{device}': no window of {_length(spec)} in {len(recordings)} recording(s) holds finite samples of "
             f"{', '.join(modalities)}; record longer, shorten data.window-s or choose other data.modalities"
         )
-    return _stack(device, rows, modalities, tuple(left_out))
+    stacked = _stack(device, rows, modalities, tuple(left_out))
+    return replace(stacked, length_s=spec.length_s or 0.0, units=_units(recordings, stacked.streams))
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,7 @@ def _interval_of(intervals: tuple[LabelledInterval, ...], start_s: float, end_s:
     return -1
 
 
-def _cut(
-    recording: Recording, modalities: Sequence[str], spec: WindowSpec, start_s: float, end_s: float
-) -> tuple[dict[str, Float32], int]:
+def _cut(recording: Recording, modalities: Sequence[str], spec: WindowSpec, start_s: float, end_s: float) -> tuple[dict[str, Float32], int]:
     """Return `{modality: [channels, time]}` for those present in the span, and how many were there but not finite."""
     cut: dict[str, Float32] = {}
     num_not_finite = 0
@@ -192,8 +194,15 @@ def _resample(stream: Stream, start_s: float, end_s: float, steps: int) -> Float
     below = np.floor(position).astype(np.int64)
     above = np.ceil(position).astype(np.int64)
     share = (position - below).astype(np.float32)[:, None]
-    between = np.where(share > 0, stream.samples[below] * (1 - share) + stream.samples[above] * share, stream.samples[below])
+    with np.errstate(invalid="ignore"):  # 0 x infinity, in a window that its infinite sample rules out anyway
+        between = np.where(share > 0, stream.samples[below] * (1 - share) + stream.samples[above] * share, stream.samples[below])
     return np.ascontiguousarray(between.T, dtype=np.float32)
+
+
+def _units(recordings: Sequence[Recording], modalities: Iterable[str]) -> dict[str, str]:
+    """Return each modality's unit; one joined of several streams names theirs in the same order."""
+    by_stream = {name: stream.unit for recording in recordings for name, stream in recording.streams.items()}
+    return {modality: JOIN.join(by_stream[name] for name in modality.split(JOIN)) for modality in modalities}
 
 
 def _stack(device: str, rows: Sequence[_Row], modalities: Sequence[str], left_out: tuple[str, ...]) -> DeviceWindows:

@@ -1,0 +1,1 @@
+"""What crosses the wire and how it is summed: frozen messages, weighted sums per part, server optimisers. Arrays only."""

@@ -94,6 +94,13 @@ class EvaluationCounts:
     def __add__(self, other: "EvaluationCounts") -> "EvaluationCounts":
         return EvaluationCounts(confusion=self.confusion + other.confusion, calibration=self.calibration + other.calibration)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EvaluationCounts):
+            return NotImplemented
+        return np.array_equal(self.confusion, other.confusion) and np.array_equal(self.calibration, other.calibration)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
+
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectRecord:

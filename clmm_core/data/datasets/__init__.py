@@ -1,0 +1,1 @@
+"""Loaders, one data set a file: subjects, their recordings, and the window of their field."""

@@ -3,7 +3,9 @@
 Source: Burns, Leung, Hardisty, Whyne, Henry, McLachlin, "Shoulder physiotherapy exercise recognition: machine learning the inertial
 signals from a smartwatch", Physiol. Meas. 2018 (arXiv 1802.01489); array `watch_dataset.npy` of the `seglearn` package (BSD).
 Differs: the array is read from the package's files without importing the package (its import needs pandas); the acceleration, given
-in g, becomes m/s^2. The two sides (left, right arm) of a subject and exercise are its two trials.
+in g, becomes m/s^2. The two sides (left, right arm) of a subject and exercise are its two trials; the left one is brought to the right
+wrist's frame, because a watch knows which wrist it is on. Left and right mirror each other in the x axis: over subjects and exercises
+the mean x acceleration of the two sides correlates with -0.95, y with 0.97 and z with 0.84.
 """
 
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from clmm_core.errors import DataError
 
 RATE_HZ = 50.0
 STANDARD_GRAVITY = 9.80665
+# A mirror across the plane x = 0 turns a velocity's x round, and the y and z of a rotation (an axial vector).
+MIRROR = np.array([-1, 1, 1, 1, -1, -1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def _recording(arrays: dict[str, Any], row: int) -> Recording:
     samples = np.asarray(arrays["X"][row], np.float32)  # [time, 6]: ax ay az (g), wx wy wz (rad/s)
     label = str(arrays["y_labels"][int(arrays["y"][row])])
     side = "right" if arrays["side"][row] else "left"
+    if side == "left":
+        samples = samples * MIRROR
     return Recording(
         subject=str(arrays["subject"][row]),
         session=f"{label}-{side}",

@@ -1,0 +1,28 @@
+"""Messages to JSON and back, types checked: what crosses the wire beside the arrays."""
+
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from clmm_core.errors import CodeMismatchError
+
+Message = TypeVar("Message")
+
+
+def to_json(message: object) -> str:
+    """Return a frozen dataclass as JSON."""
+    return TypeAdapter(type(message)).dump_json(message).decode()
+
+
+def from_json(kind: type[Message], text: str) -> Message:
+    """Return the message of this kind.
+
+    Raises:
+        CodeMismatchError: the other side speaks of other fields or types.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise CodeMismatchError(
+            f"expected a {kind.__name__}, found something else: server and hosts run different versions; reinstall both. {error}"
+        ) from error

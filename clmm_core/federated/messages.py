@@ -1,0 +1,138 @@
+"""What hosts tell the server, as frozen dataclasses. What the server asks of hosts is in `training/tasks.py`.
+
+`update` = local minus global, applied by addition. Counts, sums and metrics cross the wire; samples and labels of a window never do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clmm_core.federated.channel_sums import ChannelSums
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityProfile:
+    """What a device has of one modality."""
+
+    channels: int
+    time_steps: int
+    """Samples a window."""
+    num_windows: int
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceProfile:
+    """What a device has: counts only."""
+
+    device: str
+    num_windows: int
+    modalities: Mapping[str, ModalityProfile]
+    labelled_windows: Mapping[str, int]
+    """By activity; unlabelled windows are in none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A device or a part of its data that did not count, and why."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostProfile:
+    """Answer to `query.profile`."""
+
+    source: str
+    """Fingerprint of the client code the host runs."""
+    modalities: tuple[str, ...]
+    """In the data set's order, whether or not a device here has them."""
+    window_s: float
+    """0 where a window is a whole trial."""
+    devices: tuple[DeviceProfile, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSums:
+    """Answer to `query.sums`: normalisation sums by modality, added over the devices asked."""
+
+    sums: Mapping[str, ChannelSums]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceTraining:
+    """How training went on one device."""
+
+    device: str
+    num_windows: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostUpdate:
+    """Answer to a training task; beside it travels the mean update of the cohort, weighted as said here."""
+
+    weights: Mapping[str, float]
+    """By part of the model: windows trained on, over the devices that own it."""
+    devices: tuple[DeviceTraining, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostQuality:
+    """Answer to `query.quality`: by modality, Hopkins value times windows, and windows, over the devices asked."""
+
+    weighted: Mapping[str, float]
+    num_windows: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Evaluation counts on the wire; `report.records.EvaluationCounts` is the same as arrays."""
+
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceEvaluation:
+    """How the model recognises one device's subject."""
+
+    device: str
+    modalities: tuple[str, ...]
+    counts: Counts
+    personal_before: Counts | None = None
+    personal_after: Counts | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostEvaluation:
+    """Answer to `evaluate.subjects`."""
+
+    devices: tuple[DeviceEvaluation, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostMoments:
+    """Answer to `query.moments`: count, sum `[D]` and second moment `[D, D]` travel beside it as arrays."""
+
+    num_windows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanePoint:
+    """One window in two dimensions; nothing else of it is sent."""
+
+    device: str
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPlane:
+    """Answer to `query.plane`."""
+
+    points: tuple[PlanePoint, ...] = field(default=())

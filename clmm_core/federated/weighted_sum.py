@@ -1,0 +1,57 @@
+"""A weighted sum of updates, per part of the model: what a host folds its cohort into, and the server its hosts."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clmm_core.federated.arrays import Arrays, part_of
+
+Weights = Mapping[str, float]
+"""By part; a part that did not take part has none."""
+
+
+class WeightedSum:
+    """Sums `weight x array`, each part with its own weight, so that a device without a modality neither trains nor dilutes it.
+
+    Law: folding devices into hosts and hosts into a server gives the mean that folding all devices at once gives (to float
+    rounding), in any grouping: a sum is associative. Sums are float64; means are float32.
+
+    Source: FedAvg, McMahan et al. 2017, arXiv 1602.05629, algorithm 1.
+    Differs: one weight per part instead of one per client.
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[str, NDArray[np.float64]] = {}
+        self._weights: dict[str, float] = {}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Total weight of each part, by part."""
+        return dict(self._weights)
+
+    def add(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights) -> None:
+        """Add arrays, each with its part's weight; arrays of parts without a weight are left out.
+
+        Raises:
+            ValueError: a weight is not a finite positive number.
+        """
+        for part, weight in weights.items():
+            if not (np.isfinite(weight) and weight > 0):
+                raise ValueError(f"part '{part}': expected a finite weight above 0, found {weight}")
+            self._weights[part] = self._weights.get(part, 0.0) + weight
+        for name, values in arrays.items():
+            part = part_of(name)
+            if part in weights:
+                weighted = np.asarray(values, np.float64) * weights[part]
+                self._totals[name] = self._totals[name] + weighted if name in self._totals else weighted
+
+    def mean(self) -> Arrays:
+        """Return the weighted mean of each array, float32; nothing for a part nobody added.
+
+        Raises:
+            ValueError: nothing was added at all.
+        """
+        if not self._totals:
+            raise ValueError("expected at least one update to average, found none")
+        return {name: (total / self._weights[part_of(name)]).astype(np.float32) for name, total in self._totals.items()}

@@ -1,0 +1,28 @@
+"""Focal contrastive loss: pairs that are already told apart well count less.
+
+Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", arXiv 1708.02002, eq. 4.
+Differs: applied to the probability of a positive pair instead of a class.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from clmm_core.losses.pairs import pairs_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalLoss:
+    """`L_i = - mean_p (1 - P_ip)^gamma log P_ip`."""
+
+    gamma: float = 2.0
+    temperature: float = 0.07
+
+    def __call__(self, views: Tensor, window_ids: Tensor) -> Tensor:
+        """Return the mean loss over anchors; see `ContrastiveLoss`."""
+        pairs = pairs_of(views, window_ids)
+        log_probability = pairs.log_probability(self.temperature)
+        modulation = (1 - log_probability.masked_fill(~pairs.positive, 0.0).exp()).clamp(min=0.0)
+        # Off the positives the modulation is 0 and its power has an infinite slope for gamma < 1: keep those out of the graph.
+        factor = modulation.masked_fill(~pairs.positive, 1.0) ** self.gamma
+        return -pairs.mean_over_positives(factor * log_probability).mean()

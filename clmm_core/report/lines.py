@@ -1,0 +1,155 @@
+"""A run in words: one line a step, one sentence for the result, one row a subject. Plain text, for terminals, logs and the page."""
+
+import json
+import shlex
+
+from clmm_core.report.metrics import (
+    GroupSummary,
+    accuracy,
+    chance,
+    expected_calibration_error,
+    macro_f1,
+    majority_share,
+    num_right_of,
+    num_windows_of,
+    personal_gain,
+    pooled,
+    summarise,
+    wilson_interval,
+    worst_first,
+)
+from clmm_core.report.records import GROUPS, Group, RoundRecord, RunInfo, RunRecord, SubjectRecord
+
+GROUP_MEANINGS: dict[Group, str] = {
+    "unseen": "never trained on and never looked at while choosing: what a new wearer can expect",
+    "validation": "never trained on, but looked at to make choices; so rather flattering for a new wearer",
+    "seen": "their recordings were trained on, their labels were not",
+    "labelled": "their labels were trained on; tested on their other windows",
+}
+FEW_WINDOWS = 100
+"""Below this many windows a subject's accuracy is marked as rough: the 95 % half-width at 80 % is then above 7.8 points."""
+NOTHING = "–"
+SUBJECT_HEADER = ("subject", "group", "sensors", "windows", "accuracy", "95 % interval", "macro-F1", "ECE", "personalised")
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a percentage with one decimal, e.g. `81.2 %`."""
+    return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
+def points(share: float | None) -> str:
+    """Return a difference of shares in percentage points with its sign, e.g. `+3.2`."""
+    if share is None:
+        return NOTHING
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def interval(counts_right: int, counts_windows: int) -> str:
+    """Return the 95 % interval of a share, e.g. `76.1–85.4 %`."""
+    bounds = wilson_interval(counts_right, counts_windows)
+    return NOTHING if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a wall time with the precision it deserves, e.g. `1.8 s`, `4 min 05 s`, `2 h 13 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    return f"{minutes} min {rest_s:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun, e.g. `1 window`, `12,345 windows`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def describe_round(record: RoundRecord, rounds_total: int | None) -> str:
+    """Return one plain line for one step, e.g. `pretrain  round 3/20  8 devices  loss 2.314  1.8 s`.
+
+    Args:
+        record: The step that has ended.
+        rounds_total: The last `server_round` of the run, None where it is not known.
+    """
+    parts: list[str] = [record.stage]
+    if record.server_round is not None:
+        parts.append(f"round {record.server_round}" + (f"/{rounds_total}" if rounds_total is not None else ""))
+    parts.append(plural(record.num_devices, "device"))
+    if record.loss is not None:
+        parts.append(f"loss {record.loss:.3f}")
+    if record.validation_accuracy is not None:
+        parts.append(f"validation accuracy {percent(record.validation_accuracy)}")
+    if record.validation_macro_f1 is not None:
+        parts.append(f"macro-F1 {percent(record.validation_macro_f1)}")
+    parts.append(duration(record.round_s))
+    if record.left_out:
+        first, *others = record.left_out
+        more = f" (and {len(others)} more)" if others else ""
+        parts.append(f"left out: {' '.join(first.split())}{more}")
+    return "  ".join(parts)
+
+
+def subject_row(subject: SubjectRecord) -> list[str]:
+    """Return one subject's cells, as `SUBJECT_HEADER` names them."""
+    right, windows = num_right_of(subject.counts), num_windows_of(subject.counts)
+    is_rough = 0 < windows < FEW_WINDOWS
+    return [
+        subject.subject,
+        subject.group,
+        ", ".join(subject.modalities) or NOTHING,
+        f"{windows:,}",
+        ("≈ " if is_rough else "") + percent(accuracy(subject.counts)),
+        interval(right, windows),
+        percent(macro_f1(subject.counts)),
+        percent(expected_calibration_error(subject.counts)),
+        points(personal_gain(subject)),
+    ]
+
+
+def subject_table(run: RunRecord) -> list[list[str]]:
+    """Return a header and a row a subject: unseen subjects first, in each group the worst first.
+
+    `≈` marks an accuracy of few windows, `–` what does not apply; the last column is in percentage points.
+    """
+    ordered = worst_first(run.subjects)
+    return [list(SUBJECT_HEADER), *(subject_row(subject) for group in GROUPS for subject in ordered if subject.group == group)]
+
+
+def headline_group(run: RunRecord) -> GroupSummary | None:
+    """Return the group the result is told for: unseen subjects, else the next best evidence there is."""
+    return next((summary for group in GROUPS if (summary := summarise(run.subjects, group)) is not None), None)
+
+
+def headline(run: RunRecord) -> str:
+    """Return the result in one sentence: for whom, how well, how much it varies, who fares worst, and against what."""
+    summary = headline_group(run)
+    if summary is None:
+        return "No subject had a window to evaluate, so this run says nothing about how well the recogniser works."
+    people = "person" if summary.num_subjects == 1 else "people"
+    number = f"{summary.num_subjects} {people}"
+    whom = {
+        "unseen": f"On {number} it never saw",
+        "validation": f"No unseen subject was evaluated; on {number} kept for validation, never trained on",
+        "seen": f"Nobody was kept apart, so this is no figure for new people: on {number} it trained on without labels",
+        "labelled": f"Nobody was kept apart, so this is no figure for new people: on {number} whose labels it had",
+    }[summary.group]
+    spread = "" if summary.accuracy_std is None else f" ± {100 * summary.accuracy_std:.1f}"
+    worst = "" if summary.num_subjects == 1 else f"; the worst is {summary.worst_subject} at {percent(summary.worst_accuracy)}"
+    return (
+        f"{whom}, it recognises {percent(summary.accuracy_mean).replace(' %', '')}{spread} % of windows right"
+        f" (macro-F1 {percent(summary.macro_f1_mean)}){worst}; {_guessing(run, summary.group)}."
+    )
+
+
+def _guessing(run: RunRecord, group: Group) -> str:
+    counts = pooled(subject.counts for subject in run.subjects if subject.group == group)
+    share = None if counts is None else majority_share(counts)
+    return f"guessing among {plural(len(run.split.classes), 'class', 'classes')} gets {percent(chance(len(run.split.classes)))}" + (
+        "" if share is None else f", always saying the most frequent one {percent(share)}"
+    )
+
+
+def rerun_command(info: RunInfo) -> str:
+    """Return the command that starts the same run again; JSON strings and booleans are TOML's too."""
+    pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(info.run_config.items()))
+    return f"flwr run . --run-config {shlex.quote(pairs)}" if pairs else "flwr run ."

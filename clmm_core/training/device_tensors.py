@@ -1,0 +1,53 @@
+"""One device's windows as torch tensors, with its activities as class numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from clmm_core.data.windows import DeviceWindows
+
+NO_CLASS = -1
+
+
+@dataclass(frozen=True)
+class DeviceTensors:
+    """B = windows of the device; by modality `[B, C, T]` float32 in physical units, masks `[B]` bool, classes `[B]` int64."""
+
+    streams: dict[str, Tensor]
+    present: dict[str, Tensor]
+    classes: Tensor
+    """Index into the federation's classes, or `NO_CLASS`."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def select(self, rows: Tensor) -> "DeviceTensors":
+        """Return the windows `rows` `[rows]` int64."""
+        return DeviceTensors(
+            {name: values[rows] for name, values in self.streams.items()},
+            {name: mask[rows] for name, mask in self.present.items()},
+            self.classes[rows],
+        )
+
+    def batches(self, size: int, generator: Generator, smallest: int = 1) -> Iterator["DeviceTensors"]:
+        """Yield all windows once in random order, `size` at a time; a last batch below `smallest` is left out."""
+        for rows in torch.split(torch.randperm(len(self), generator=generator), size):
+            if len(rows) >= smallest:
+                yield self.select(rows)
+
+    def in_order(self, size: int) -> Iterator["DeviceTensors"]:
+        """Yield all windows once in their order, `size` at a time."""
+        for rows in torch.split(torch.arange(len(self)), size):
+            yield self.select(rows)
+
+
+def device_tensors(windows: DeviceWindows, classes: Sequence[str]) -> DeviceTensors:
+    """Return the tensors of `windows`; a label outside `classes` counts as none."""
+    number = {label: i for i, label in enumerate(classes)}
+    return DeviceTensors(
+        {name: torch.from_numpy(values) for name, values in windows.streams.items()},
+        {name: torch.from_numpy(mask) for name, mask in windows.present.items()},
+        torch.tensor([number.get(str(label), NO_CLASS) for label in windows.labels], dtype=torch.int64),
+    )

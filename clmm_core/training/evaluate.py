@@ -1,0 +1,84 @@
+"""How well the model recognises each subject of a host, shared and personalised."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clmm_core.data.fleet import device_windows
+from clmm_core.data.labels import LabelDraw, Rows, draw_labelled
+from clmm_core.data.windows import DeviceWindows
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation, LeftOut
+from clmm_core.models.clmm import Clmm
+from clmm_core.report.metrics import counts_of
+from clmm_core.seeds import seeded
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors
+from clmm_core.training.finetune import finetune_device
+from clmm_core.training.model_arrays import load_arrays
+from clmm_core.training.tasks import EvaluateTask
+
+BATCH = 256
+ALL = LabelDraw(per_class=0)
+
+
+@torch.no_grad()
+def predict(model: Clmm, windows: DeviceTensors) -> NDArray[np.float64]:
+    """Return the probability of each class for each window, `[windows, classes]`, without dropout."""
+    model.eval()
+    logits = torch.cat([model(batch.streams, batch.present) for batch in windows.in_order(BATCH)])
+    probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
+    return probabilities
+
+
+def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation, Arrays]:
+    """Return the counts of each device's subject, and no arrays."""
+    model = load_arrays(task.model, arrays)
+    evaluated: list[DeviceEvaluation] = []
+    left_out: list[LeftOut] = []
+    for device in sorted(task.devices):
+        windows = device_windows(task.data, device)
+        rows = _evaluated_rows(windows, task)
+        if not len(rows):
+            left_out.append(LeftOut(device=device, reason="no labelled window to evaluate on (besides those trained on)"))
+            continue
+        answer = DeviceEvaluation(device=device, modalities=tuple(windows.streams), counts=_counts(model, windows, rows, task))
+        if device in task.personalise:
+            answer = _personalised(answer, windows, task, arrays, left_out)
+        evaluated.append(answer)
+    return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out)), {}
+
+
+def _evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
+    """Return the rows to evaluate on: all that have a label, but those the model was trained on."""
+    everything, _ = draw_labelled(windows, task.classes, ALL)
+    if windows.device not in task.labelled:
+        return everything
+    return draw_labelled(windows, task.classes, task.labels)[1]
+
+
+def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:
+    chosen = device_tensors(windows, task.classes).select(torch.from_numpy(rows))
+    counts = counts_of(predict(model, chosen), chosen.classes.numpy())
+    return Counts(
+        confusion=tuple(tuple(row) for row in counts.confusion.tolist()),
+        calibration=tuple(tuple(row) for row in counts.calibration.tolist()),
+    )
+
+
+def _personalised(
+    shared: DeviceEvaluation, windows: DeviceWindows, task: EvaluateTask, arrays: Arrays, left_out: list[LeftOut]
+) -> DeviceEvaluation:
+    """Return `shared` with the counts before and after fine-tuning on a few labels of this subject, on the rest of its windows."""
+    given, rest = draw_labelled(windows, task.classes, task.personal_labels)
+    if not len(given) or not len(rest):
+        reason = "not personalised: too few labelled windows to train on some and test on the rest"
+        left_out.append(LeftOut(device=shared.device, reason=reason))
+        return shared
+    own = load_arrays(task.model, arrays)
+    before = _counts(own, windows, rest, task)
+    labelled = device_tensors(windows, task.classes).select(torch.from_numpy(given))
+    with seeded(task.seed, "personalise", shared.device) as draws:
+        finetune_device(own, labelled, task.personal_config, draws)
+    return replace(shared, personal_before=before, personal_after=_counts(own, windows, rest, task))

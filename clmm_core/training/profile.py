@@ -1,0 +1,61 @@
+"""What a host has, in counts and sums: the first two answers of every run."""
+
+from clmm_core.data.fleet import device_windows, modalities_of, open_dataset, window_of
+from clmm_core.data.windows import NO_LABEL, DeviceWindows
+from clmm_core.errors import DataError
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.channel_sums import add_sums, channel_sums
+from clmm_core.federated.messages import DeviceProfile, HostProfile, HostSums, LeftOut, ModalityProfile
+from clmm_core.federated.source import client_source
+from clmm_core.training.tasks import ProfileTask, SumsTask
+
+
+def profile_host(task: ProfileTask, devices: tuple[str, ...]) -> HostProfile:
+    """Return the profile of each device this host serves; one whose recordings cannot be used is left out, with the reason."""
+    dataset = open_dataset(task.data)
+    profiles: list[DeviceProfile] = []
+    left_out: list[LeftOut] = []
+    for device in devices:
+        try:
+            windows = device_windows(task.data, device)
+        except DataError as error:
+            left_out.append(LeftOut(device=device, reason=str(error)))
+            continue
+        profiles.append(_profile(windows))
+        left_out += [LeftOut(device=device, reason=reason) for reason in windows.left_out]
+    return HostProfile(
+        source=client_source(),
+        modalities=modalities_of(task.data, dataset),
+        window_s=window_of(task.data, dataset).length_s or 0.0,
+        devices=tuple(profiles),
+        left_out=tuple(left_out),
+    )
+
+
+def _profile(windows: DeviceWindows) -> DeviceProfile:
+    modalities = {
+        name: ModalityProfile(
+            channels=values.shape[1],
+            time_steps=values.shape[2],
+            num_windows=int(windows.present[name].sum()),
+            unit=windows.units[name],
+        )
+        for name, values in windows.streams.items()
+    }
+    names = sorted(set(windows.labels.tolist()) - {NO_LABEL})
+    return DeviceProfile(
+        device=windows.device,
+        num_windows=len(windows),
+        modalities=modalities,
+        labelled_windows={label: int((windows.labels == label).sum()) for label in names},
+    )
+
+
+def sum_channels(task: SumsTask, arrays: Arrays) -> tuple[HostSums, Arrays]:
+    """Return the normalisation sums over the devices asked, and no arrays."""
+    del arrays
+    sums = []
+    for device in sorted(task.devices):
+        windows = device_windows(task.data, device)
+        sums.append({name: channel_sums(values, windows.present[name]) for name, values in windows.streams.items()})
+    return HostSums(sums=add_sums(sums)), {}

@@ -1,0 +1,42 @@
+"""Measured quality of a modality: how strongly its unlabelled embeddings cluster.
+
+Source: Hopkins and Skellam 1954; Banerjee and Dave 2004 ("Validating clusters using the Hopkins statistic").
+Differs: distances to the first power. The statistic's power d (here 64 or 128) would leave only the largest distance.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+
+SMALLEST_SAMPLE = 4
+"""Fewer embeddings say nothing about clusters."""
+LARGEST_SAMPLE = 256
+
+
+def hopkins(embeddings: Tensor, generator: Generator) -> float | None:
+    """Return the Hopkins statistic in [0, 1] of `[windows, embed]`: near 0.5 for uniform noise, towards 1 for clusters.
+
+    None for fewer than `SMALLEST_SAMPLE` embeddings, or when they are all one point. Half of the embeddings (at most
+    `LARGEST_SAMPLE`) are probes; as many points are drawn uniformly from the embeddings' bounding box.
+    """
+    count = len(embeddings)
+    if count < SMALLEST_SAMPLE:
+        return None
+    num_probes = min(count // 2, LARGEST_SAMPLE)
+    probes = torch.randperm(count, generator=generator)[:num_probes]
+    low, high = embeddings.amin(dim=0), embeddings.amax(dim=0)
+    uniform = low + (high - low) * torch.rand(num_probes, embeddings.shape[1], generator=generator).to(embeddings)
+    between = torch.cdist(embeddings[probes], embeddings)
+    between[torch.arange(num_probes), probes] = torch.inf  # a point is not its own neighbour
+    to_data = between.amin(dim=1).sum()
+    from_uniform = torch.cdist(uniform, embeddings).amin(dim=1).sum()
+    total = to_data + from_uniform
+    return float(from_uniform / total) if total > 0 else None
+
+
+def quality_weights(hopkins_by_modality: Mapping[str, float], smallest: float = 0.02) -> dict[str, float]:
+    """Return q, summing to 1: each modality's Hopkins value above chance, `max(H - 0.5, smallest)`, normalised."""
+    above = {name: max(value - 0.5, smallest) for name, value in hopkins_by_modality.items()}
+    total = sum(above.values())
+    return {name: value / total for name, value in above.items()}

@@ -1,0 +1,82 @@
+"""What the server asks a host to do: everything the answer depends on, beside the arrays that travel along."""
+
+from dataclasses import dataclass
+
+from clmm_core.data.fleet import DataConfig
+from clmm_core.data.labels import LabelDraw
+from clmm_core.models.config import ModelConfig
+from clmm_core.training.finetune import FinetuneConfig
+from clmm_core.training.pretrain import PretrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileTask:
+    """`query.profile`: what do you have?"""
+
+    data: DataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumsTask:
+    """`query.sums`: normalisation sums over these devices."""
+
+    data: DataConfig
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTask:
+    """What every task that uses the model says."""
+
+    data: DataConfig
+    model: ModelConfig
+    classes: tuple[str, ...]
+    seed: int
+    server_round: int
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainTask(ModelTask):
+    """`train.pretrain`: a round of stage one on each device."""
+
+    config: PretrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneTask(ModelTask):
+    """`train.finetune`: a round of stage two on each (labelled) device."""
+
+    config: FinetuneConfig
+    labels: LabelDraw
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityTask(ModelTask):
+    """`query.quality`: Hopkins values of these devices' unlabelled embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateTask(ModelTask):
+    """`evaluate.subjects`: recognise each subject; personalise to each of `personalise` first, too."""
+
+    labelled: tuple[str, ...]
+    """Devices whose drawn labels were trained on and are therefore not evaluated."""
+    labels: LabelDraw
+    personalise: tuple[str, ...] = ()
+    personal_labels: LabelDraw
+    personal_config: FinetuneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentsTask(ModelTask):
+    """`query.moments`: sums from which the server finds the plane to look at embeddings in."""
+
+    points_per_device: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneTask(ModelTask):
+    """`query.plane`: embeddings projected on that plane."""
+
+    points_per_device: int

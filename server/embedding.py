@@ -1,0 +1,39 @@
+"""The embedding picture: where windows lie before and after stage one, without an embedding leaving its device."""
+
+from clmm_core.federated.messages import HostMoments, HostPlane
+from clmm_core.report.records import EmbeddedWindow
+from clmm_core.training.model_arrays import is_stage_one
+from clmm_core.training.plane import SECOND, SUM, principal_plane
+from clmm_core.training.tasks import MomentsTask, PlaneTask
+from server.evaluation import group_of
+from server.run import Run
+
+MOST_DEVICES = 12
+"""More could not be told apart in a picture."""
+
+
+def embedded_windows(run: Run) -> tuple[EmbeddedWindow, ...]:
+    """Return some windows of some devices in the plane where their shared embeddings vary most; none if none are asked for."""
+    points = run.config.points_per_device
+    if not points:
+        return ()
+    split = run.split
+    ordered = dict.fromkeys((*split.test, *split.validation, *split.labelled, *split.training))
+    devices = tuple(ordered)[:MOST_DEVICES]
+    sent = {name: values for name, values in run.arrays.items() if is_stage_one(name)}
+
+    def moments_task(here: tuple[str, ...]) -> MomentsTask:
+        return MomentsTask(**run.task_settings(), devices=here, points_per_device=points)
+
+    def plane_task(here: tuple[str, ...]) -> PlaneTask:
+        return PlaneTask(**run.task_settings(), devices=here, points_per_device=points)
+
+    answers, _ = run.directory.ask("query.moments", devices, moments_task, sent, HostMoments)
+    num_windows = sum(answer.reply.num_windows for answer in answers)
+    plane = principal_plane(num_windows, {name: sum(answer.arrays[name] for answer in answers) for name in (SUM, SECOND)})  # type: ignore[misc]
+    answers, _ = run.directory.ask("query.plane", devices, plane_task, sent | plane, HostPlane)
+    return tuple(
+        EmbeddedWindow(subject=point.device, group=group_of(point.device, split), label=point.label, x=point.x, y=point.y)
+        for answer in answers
+        for point in answer.reply.points
+    )

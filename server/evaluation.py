@@ -1,0 +1,80 @@
+"""Evaluation per subject, in groups: labelled, seen without labels, validation, never seen."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation
+from clmm_core.report.metrics import accuracy, macro_f1, pooled
+from clmm_core.report.records import EvaluationCounts, Group, Split, SubjectRecord
+from clmm_core.training.tasks import EvaluateTask
+from server.run import Run
+
+
+def evaluate_subjects(run: Run) -> tuple[SubjectRecord, ...]:
+    """Evaluate the last round's model on every subject, and personalise it to those it never saw."""
+    since_s = time.monotonic()
+    split = run.split
+    devices = (*split.test, *split.validation, *split.training)
+    records, left_out = _evaluate(run, devices, personalise=split.test)
+    run.ended("evaluate", since_s, num_devices=len(records), left_out=tuple(left_out))
+    return tuple(records)
+
+
+def validation_figures(run: Run) -> dict[str, float]:
+    """Return accuracy and macro-F1 over all windows of the validation subjects; nothing without such subjects."""
+    if not run.split.validation:
+        return {}
+    records, _ = _evaluate(run, run.split.validation, personalise=())
+    counts = pooled(record.counts for record in records)
+    if counts is None:
+        return {}
+    figures = {"validation_accuracy": accuracy(counts), "validation_macro_f1": macro_f1(counts)}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def group_of(device: str, split: Split) -> Group:
+    """Return the group a device's subject belongs to."""
+    if device in split.test:
+        return "unseen"
+    if device in split.validation:
+        return "validation"
+    return "labelled" if device in split.labelled else "seen"
+
+
+def _evaluate(run: Run, devices: Sequence[str], personalise: tuple[str, ...]) -> tuple[list[SubjectRecord], list[str]]:
+    config = run.config
+
+    def task_for(here: tuple[str, ...]) -> EvaluateTask:
+        return EvaluateTask(
+            **run.task_settings(),
+            devices=here,
+            labelled=run.split.labelled,
+            labels=config.labels,
+            personalise=personalise if config.personal_labels.per_class else (),
+            personal_labels=config.personal_labels,
+            personal_config=config.personal,
+        )
+
+    answers, left_out = run.directory.ask("evaluate.subjects", devices, task_for, run.arrays, HostEvaluation)
+    left_out += [f"device '{each.device}': {each.reason}" for answer in answers for each in answer.reply.left_out]
+    evaluations = sorted((each for answer in answers for each in answer.reply.devices), key=lambda each: each.device)
+    return [_record(each, run.split) for each in evaluations], left_out
+
+
+def _record(evaluation: DeviceEvaluation, split: Split) -> SubjectRecord:
+    counts = _counts(evaluation.counts)
+    return SubjectRecord(
+        subject=evaluation.device,
+        group=group_of(evaluation.device, split),
+        modalities=evaluation.modalities,
+        num_windows=int(counts.confusion.sum()),
+        counts=counts,
+        personal_before=evaluation.personal_before and _counts(evaluation.personal_before),
+        personal_after=evaluation.personal_after and _counts(evaluation.personal_after),
+    )
+
+
+def _counts(counts: Counts) -> EvaluationCounts:
+    return EvaluationCounts(confusion=np.array(counts.confusion, np.int64), calibration=np.array(counts.calibration, np.float64))

@@ -1,0 +1,169 @@
+"""A whole run, stage by stage: profile, normalise, pretrain, quality, fine-tune, evaluate."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from clmm_core.errors import DataError
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.channel_sums import add_sums
+from clmm_core.federated.messages import HostQuality, HostSums
+from clmm_core.models.config import ModalityShape, ModelConfig, preset
+from clmm_core.report.records import Embedding, RunInfo, RunRecord, Split
+from clmm_core.report.run_folder import RunFolder
+from clmm_core.training.model_arrays import is_stage_one, new_arrays
+from clmm_core.training.quality import quality_weights
+from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SumsTask
+from server.directory import Directory
+from server.embedding import embedded_windows
+from server.evaluation import evaluate_subjects, validation_figures
+from server.hosts import Hosts
+from server.model_card import model_card
+from server.rounds import TrainingStage, train_stage
+from server.run import Report, Run
+from server.run_config import RunConfig
+from server.split import draw_split
+
+CHANCE_HOPKINS = 0.5
+"""What a modality too rare to be measured counts as."""
+
+
+def run_federation(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> tuple[RunRecord, Arrays]:
+    """Run every stage; return the record and the last round's model. Steps are written to `folder` as they end.
+
+    Raises:
+        ClmmError: see the class for what to do.
+    """
+    run = begin(hosts, config, info, folder, report)
+    normalise(run)
+    before = embedded_windows(run)
+    train_stage(run, pretraining(run))
+    after = embedded_windows(run) if config.pretrain_stage.rounds else ()
+    quality = measure_quality(run)
+    train_stage(run, finetuning(run))
+    subjects = evaluate_subjects(run)
+    record = RunRecord(
+        info=info,
+        split=run.split,
+        rounds=tuple(run.rounds),
+        subjects=subjects,
+        embedding=Embedding(before=before, after=after),
+        quality=quality,
+        card=model_card(run),
+        notes=tuple(run.notes),
+    )
+    return record, run.arrays
+
+
+def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> Run:
+    """Profile the hosts, draw the split and initialise the model."""
+    started_s = time.monotonic()
+    directory = Directory(hosts, config.data, config.min_reply_share)
+    directory.refresh()
+    devices = directory.devices
+    if not devices:
+        raise DataError("no device has usable recordings: " + ("; ".join(directory.left_out()) or "no host serves any subject"))
+    classes = tuple(sorted({label for device in devices.values() for label in device.labelled_windows}))
+    if len(classes) < 2:
+        raise DataError(f"expected labels of at least two activities over all devices, found {', '.join(classes) or 'none'}: label more")
+    split = draw_split(config, devices, classes)
+    shapes = tuple(
+        ModalityShape(name=name, channels=owner.modalities[name].channels, time_steps=owner.modalities[name].time_steps)
+        for name, owner in directory.modalities().items()
+    )
+    model = preset(config.model.preset, shapes, len(classes), config.model.attention, config.model.dropout)
+    run = Run(config, directory, folder, report, split, model, new_arrays(model, config.seed), started_s)
+    folder.write_info(info)
+    folder.write_split(split)
+    left_out = directory.left_out() + _unlabelled_classes(split, directory) + _unowned_modalities(split, directory, model)
+    run.ended("profile", started_s, left_out=tuple(left_out))
+    return run
+
+
+def _unlabelled_classes(split: Split, directory: Directory) -> list[str]:
+    known = {label for device in split.labelled for label in directory.devices[device].labelled_windows}
+    return [
+        f"activity '{label}': none of the labelled devices ({', '.join(split.labelled)}) has a label of it, so it cannot be recognised; "
+        "label it on one of them, or choose other labels.devices"
+        for label in split.classes
+        if label not in known
+    ]
+
+
+def _unowned_modalities(split: Split, directory: Directory, model: ModelConfig) -> list[str]:
+    owned = {name for device in split.training for name in directory.devices[device].modalities}
+    missing = [shape.name for shape in model.modalities if shape.name not in owned]
+    return [f"modality '{name}': no training device has it; its encoder stays untrained" for name in missing]
+
+
+def normalise(run: Run) -> None:
+    """Put the training subjects' mean and deviation per channel into the model, from sums that hosts add up."""
+    since_s = time.monotonic()
+
+    def task_for(devices: tuple[str, ...]) -> SumsTask:
+        return SumsTask(data=run.config.data, devices=devices)
+
+    answers, left_out = run.directory.ask("query.sums", run.split.training, task_for, {}, HostSums)
+    for modality, sums in add_sums([answer.reply.sums for answer in answers]).items():
+        run.arrays[f"modalities.{modality}.mean"] = sums.mean
+        run.arrays[f"modalities.{modality}.std"] = sums.std
+    run.ended("normalise", since_s, num_devices=len(run.split.training), left_out=tuple(left_out))
+
+
+def pretraining(run: Run) -> TrainingStage:
+    """Return stage one: contrastive rounds over all training devices, encoders averaged per modality."""
+    settings = run.config.pretrain
+
+    def task_for(devices: tuple[str, ...], learning_rate: float) -> PretrainTask:
+        config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
+        return PretrainTask(**run.task_settings(), devices=devices, config=config)
+
+    return TrainingStage(
+        name="pretrain",
+        config=run.config.pretrain_stage,
+        devices=run.split.training,
+        learning_rate=settings.local.learning_rate,
+        task_for=task_for,
+        travels=is_stage_one,
+        after_round=dict,
+    )
+
+
+def measure_quality(run: Run) -> dict[str, float]:
+    """Average each modality's Hopkins value over devices by windows, put the quality into the model, and return it."""
+    since_s = time.monotonic()
+
+    def task_for(devices: tuple[str, ...]) -> QualityTask:
+        return QualityTask(**run.task_settings(), devices=devices)
+
+    sent = {name: values for name, values in run.arrays.items() if is_stage_one(name)}
+    answers, left_out = run.directory.ask("query.quality", run.split.training, task_for, sent, HostQuality)
+    measured: dict[str, float] = {}
+    for name in (shape.name for shape in run.model.modalities):
+        num_windows = sum(answer.reply.num_windows.get(name, 0) for answer in answers)
+        weighted = sum(answer.reply.weighted.get(name, 0.0) for answer in answers)
+        measured[name] = weighted / num_windows if num_windows else CHANCE_HOPKINS
+    quality = quality_weights(measured)
+    run.arrays["fusion.quality"] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
+    run.ended("quality", since_s, num_devices=len(run.split.training), left_out=tuple(left_out))
+    return quality
+
+
+def finetuning(run: Run) -> TrainingStage:
+    """Return stage two: supervised rounds over the labelled devices, the whole network averaged."""
+    settings = run.config.finetune
+
+    def task_for(devices: tuple[str, ...], learning_rate: float) -> FinetuneTask:
+        config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
+        return FinetuneTask(**run.task_settings(), devices=devices, config=config, labels=run.config.labels)
+
+    return TrainingStage(
+        name="finetune",
+        config=run.config.finetune_stage,
+        devices=run.split.labelled,
+        learning_rate=settings.local.learning_rate,
+        task_for=task_for,
+        travels=lambda _: True,
+        after_round=lambda: validation_figures(run),
+    )

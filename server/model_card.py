@@ -1,0 +1,36 @@
+"""The card beside the model: what somebody needs to know to use it."""
+
+from dataclasses import asdict
+
+from clmm_core.report.records import ModelCard
+from server.run import Run
+
+
+def model_card(run: Run) -> ModelCard:
+    """Return the card of the run's model."""
+    window_s = next(iter(run.directory.profiles.values())).window_s
+    owners = run.directory.modalities()
+    modalities = {
+        shape.name: {
+            "channels": shape.channels,
+            "time_steps": shape.time_steps,
+            "rate_hz": shape.time_steps / window_s if window_s else 0.0,
+            "unit": owners[shape.name].modalities[shape.name].unit,
+        }
+        for shape in run.model.modalities
+    }
+    sizes = {name: value for name, value in asdict(run.model).items() if isinstance(value, int | float | str)}
+    labels = f"{run.split.labels_per_class} labelled {run.split.label_unit}(s) a class" if run.split.labels_per_class else "all labels"
+    return ModelCard(
+        modalities=modalities,
+        window_s=window_s,
+        classes=run.split.classes,
+        mean={name: tuple(run.arrays[f"modalities.{name}.mean"].tolist()) for name in modalities},
+        std={name: tuple(run.arrays[f"modalities.{name}.std"].tolist()) for name in modalities},
+        architecture={"preset": run.config.model.preset, **sizes, "conv_channels": "-".join(map(str, run.model.conv_channels))},
+        num_parameters=sum(values.size for values in run.arrays.values()),
+        trained_on=(
+            f"{run.config.data.name}: {len(run.split.training)} training devices, of which {len(run.split.labelled)} gave {labels}; "
+            f"{run.server_round} rounds"
+        ),
+    )

@@ -1,0 +1,108 @@
+"""The rounds of a training stage: choose devices, ask their hosts, average per part, apply."""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from clmm_core.errors import RoundFailedError
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import HostUpdate
+from clmm_core.federated.server_optimizer import ServerOptimizer
+from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.seeds import derive_seed
+from server.hosts import Answer
+from server.run import Run
+from server.run_config import StageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """What differs between the two stages."""
+
+    name: Literal["pretrain", "finetune"]
+    config: StageConfig
+    devices: tuple[str, ...]
+    """Those that may take part."""
+    learning_rate: float
+    """A device's, before decay."""
+    task_for: Callable[[tuple[str, ...], float], Any]
+    """Makes a host's task from its devices and the round's learning rate."""
+    travels: Callable[[str], bool]
+    """Which arrays the stage needs, by name."""
+    after_round: Callable[[], dict[str, float]]
+    """More figures for the round's record."""
+
+
+def train_stage(run: Run, stage: TrainingStage) -> None:
+    """Run every round of `stage`, replacing `run.arrays` after each.
+
+    Raises:
+        RoundFailedError: too few hosts answered, or no answer can be used.
+    """
+    optimizer = ServerOptimizer(stage.config.server)
+    for round_of_stage in range(1, stage.config.rounds + 1):
+        since_s = time.monotonic()
+        run.server_round += 1
+        learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
+        cohort = choose_devices(stage.devices, stage.config.participation, run.config.seed, run.server_round)
+        outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
+        answers, left_out = run.directory.ask(
+            f"train.{stage.name}", cohort, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
+        )
+        usable, refused = _usable(answers)
+        left_out += refused
+        if not usable:
+            raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
+        run.arrays = optimizer.apply(run.arrays, _mean_update(usable))
+        figures = _figures(usable) | stage.after_round()
+        run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
+
+
+def choose_devices(devices: tuple[str, ...], participation: float, seed: int, server_round: int) -> tuple[str, ...]:
+    """Return this round's cohort, ascending: a function of seed and round only, at least one device."""
+    count = max(1, round(min(participation, 1.0) * len(devices)))
+    return tuple(sorted(random.Random(derive_seed(seed, "cohort", server_round)).sample(sorted(devices), count)))
+
+
+def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> float:
+    """Return a device's learning rate in a round of its stage, counted from 1.
+
+    Source: half a cosine from 1 towards 0, Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5, without restarts.
+    """
+    if stage.decay == "none":
+        return learning_rate
+    return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
+
+
+def _usable(answers: list[Answer]) -> tuple[list[Answer], list[str]]:
+    """Return the answers that count, and why devices of the others (and devices left out by their host) do not."""
+    usable: list[Answer] = []
+    refused = [f"device '{each.device}': {each.reason}" for answer in answers for each in answer.reply.left_out]
+    for answer in answers:
+        if not answer.reply.devices:
+            continue
+        if all(bool(np.isfinite(values).all()) for values in answer.arrays.values()):
+            usable.append(answer)
+        else:
+            names = ", ".join(f"'{device.device}'" for device in answer.reply.devices)
+            refused.append(f"the host of device(s) {names} sent an update with NaN or infinity; it was refused")
+    return usable, refused
+
+
+def _mean_update(answers: list[Answer]) -> Arrays:
+    total = WeightedSum()
+    for answer in answers:
+        total.add(answer.arrays, answer.reply.weights)
+    return total.mean()
+
+
+def _figures(answers: list[Answer]) -> dict[str, float]:
+    trained = [device for answer in answers for device in answer.reply.devices]
+    num_windows = sum(device.num_windows for device in trained)
+    loss = sum(device.loss * device.num_windows for device in trained) / num_windows
+    return {"num_hosts": len(answers), "num_devices": len(trained), "num_windows": num_windows, "loss": loss}

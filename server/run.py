@@ -1,0 +1,54 @@
+"""What the stages of one run share."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from clmm_core.federated.arrays import Arrays
+from clmm_core.models.config import ModelConfig
+from clmm_core.report.records import RoundRecord, Split, Stage
+from clmm_core.report.run_folder import RunFolder
+from server.directory import Directory
+from server.run_config import RunConfig
+
+Report = Callable[[RoundRecord], None]
+"""Told of each step as it ends."""
+
+
+@dataclass
+class Run:
+    """The state that goes from stage to stage; `arrays` is the global model, replaced by each round."""
+
+    config: RunConfig
+    directory: Directory
+    folder: RunFolder
+    report: Report
+    split: Split
+    model: ModelConfig
+    arrays: Arrays
+    started_s: float
+    server_round: int = 0
+    """The last round begun, from 1, going on across stages."""
+    rounds: list[RoundRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def task_settings(self) -> dict[str, Any]:
+        """Return what every task that uses the model says, but its devices."""
+        return {
+            "data": self.config.data,
+            "model": self.model,
+            "classes": self.split.classes,
+            "seed": self.config.seed,
+            "server_round": self.server_round,
+        }
+
+    def ended(self, stage: Stage, since_s: float, **figures: Any) -> None:
+        """Record a step that began at `since_s` on the monotonic clock; what it left out also goes to the notes."""
+        now_s = time.monotonic()
+        figures = {"num_hosts": self.directory.num_hosts, "num_devices": len(self.directory.devices), **figures}
+        record = RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures)
+        self.rounds.append(record)
+        self.notes += [note for note in record.left_out if note not in self.notes]
+        self.folder.append_round(record)
+        self.report(record)

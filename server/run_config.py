@@ -1,0 +1,258 @@
+"""The run config: Flower's flat kebab-case keys, checked, as frozen dataclasses. Nothing else reads those keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from clmm_core.data.fleet import DataConfig
+from clmm_core.data.labels import LabelDraw, LabelUnit
+from clmm_core.errors import ConfigError
+from clmm_core.federated.server_optimizer import ServerOptimizerConfig, ServerOptimizerName
+from clmm_core.models.config import Attention, Preset
+from clmm_core.training.augment import Augmentation
+from clmm_core.training.finetune import FinetuneConfig
+from clmm_core.training.local import LocalConfig, OptimizerName
+from clmm_core.training.pretrain import LossName, PretrainConfig
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Who trains, who is kept for choices, who is only tested."""
+
+    seed: int
+    test: tuple[str, ...]
+    """Subjects; empty draws `num_test` from the seed."""
+    validation: tuple[str, ...]
+    num_test: int
+    num_validation: int
+    labelled: tuple[str, ...]
+    """Training devices whose labels are used; empty draws `num_labelled` from the seed."""
+    num_labelled: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which network."""
+
+    preset: Preset
+    attention: Attention
+    dropout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Rounds of one stage and how the server runs them."""
+
+    rounds: int
+    participation: float
+    """Share of the stage's devices in each round."""
+    decay: Literal["none", "cosine"]
+    """How the device's learning rate falls over the stage's rounds."""
+    server: ServerOptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything a run depends on."""
+
+    seed: int
+    results_dir: str
+    run_name: str
+    data: DataConfig
+    split: SplitConfig
+    labels: LabelDraw
+    model: ModelChoice
+    pretrain_stage: StageConfig
+    pretrain: PretrainConfig
+    finetune_stage: StageConfig
+    finetune: FinetuneConfig
+    personal_labels: LabelDraw
+    personal: FinetuneConfig
+    points_per_device: int
+    """Windows of each device shown, as points in a plane, in the report's picture; 0 leaves it out."""
+    round_timeout_s: float
+    """How long a round waits for its hosts."""
+    hosts_timeout_s: float
+    """How long the run waits for hosts to appear."""
+    min_reply_share: float
+    """Share of the hosts asked that must answer, or the run stops."""
+
+
+def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
+    """Return the checked configuration.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, a value out of range; names the key, what was expected and found.
+    """
+    keys = _Keys(values)
+    seed = keys.integer("seed")
+    augmentation = Augmentation(
+        rotation_deg=keys.number("augment.rotation-deg"),
+        scale=keys.number("augment.scale"),
+        jitter=keys.number("augment.jitter"),
+        crop=keys.number("augment.crop"),
+        time_warp=keys.number("augment.time-warp"),
+        channel_dropout=keys.number("augment.channel-dropout"),
+        modality_dropout=keys.number("augment.modality-dropout"),
+    )
+    unit: LabelUnit = keys.choice("labels.unit", LabelUnit)
+    config = RunConfig(
+        seed=seed,
+        results_dir=keys.text("results-dir"),
+        run_name=keys.text("run-name"),
+        data=_data(keys, seed),
+        split=_split(keys, seed),
+        labels=LabelDraw(per_class=keys.integer("labels.per-class"), unit=unit, seed=seed),
+        model=ModelChoice(
+            preset=keys.choice("model.preset", Preset),
+            attention=keys.choice("model.attention", Attention),
+            dropout=keys.number("model.dropout", 0),
+        ),
+        pretrain_stage=_stage(keys, "pretrain"),
+        pretrain=_pretrain(keys, augmentation),
+        finetune_stage=_stage(keys, "finetune"),
+        finetune=FinetuneConfig(
+            local=_local(keys, "finetune"),
+            encoder_rate=keys.number("finetune.encoder-rate"),
+            auxiliary=keys.number("finetune.auxiliary"),
+            augmentation=augmentation,
+        ),
+        personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class"), unit=unit, seed=seed),
+        personal=FinetuneConfig(
+            local=_local(keys, "personalise"),
+            encoder_rate=keys.number("finetune.encoder-rate"),
+            auxiliary=keys.number("finetune.auxiliary"),
+            augmentation=augmentation,
+        ),
+        points_per_device=keys.integer("report.points-per-device", 0),
+        round_timeout_s=keys.number("round-timeout-s", 1),
+        hosts_timeout_s=keys.number("hosts-timeout-s", 1),
+        min_reply_share=keys.number("min-reply-share", 0),
+    )
+    keys.refuse_the_rest()
+    return config
+
+
+def _data(keys: "_Keys", seed: int) -> DataConfig:
+    return DataConfig(
+        name=keys.text("data.name"),
+        path=keys.text("data.path"),
+        modalities=keys.names("data.modalities"),
+        window_s=keys.number("data.window-s"),
+        overlap=keys.number("data.overlap"),
+        num_devices=keys.integer("data.num-devices"),
+        seed=seed,
+    )
+
+
+def _split(keys: "_Keys", seed: int) -> SplitConfig:
+    return SplitConfig(
+        seed=seed,
+        test=keys.names("split.test"),
+        validation=keys.names("split.validation"),
+        num_test=keys.integer("split.num-test", 0),
+        num_validation=keys.integer("split.num-validation", 0),
+        labelled=keys.names("labels.devices"),
+        num_labelled=keys.integer("labels.num-devices", 0),
+    )
+
+
+def _stage(keys: "_Keys", stage: str) -> StageConfig:
+    return StageConfig(
+        rounds=keys.integer(f"{stage}.rounds", 0),
+        participation=keys.number(f"{stage}.participation", 0),
+        decay=keys.choice(f"{stage}.decay", Literal["none", "cosine"]),
+        server=ServerOptimizerConfig(
+            name=keys.choice(f"{stage}.server-optimizer", ServerOptimizerName),
+            learning_rate=keys.number(f"{stage}.server-lr"),
+            momentum=keys.number(f"{stage}.server-momentum"),
+        ),
+    )
+
+
+def _pretrain(keys: "_Keys", augmentation: Augmentation) -> PretrainConfig:
+    return PretrainConfig(
+        local=_local(keys, "pretrain"),
+        loss=keys.choice("pretrain.loss", LossName),
+        temperature=keys.number("pretrain.temperature"),
+        beta=keys.number("pretrain.beta", 0),
+        k1=keys.number("pretrain.k1", 0),
+        gamma=keys.number("pretrain.gamma", 0),
+        num_views=keys.integer("pretrain.views"),
+        num_copies=keys.integer("pretrain.copies"),
+        augmentation=augmentation,
+    )
+
+
+def _local(keys: "_Keys", stage: str) -> LocalConfig:
+    try:
+        return LocalConfig(
+            epochs=keys.integer(f"{stage}.local-epochs"),
+            batch_size=keys.integer(f"{stage}.batch-size"),
+            learning_rate=keys.number(f"{stage}.lr"),
+            optimizer=keys.choice("client.optimizer", OptimizerName),
+            weight_decay=keys.number("client.weight-decay"),
+            proximal=keys.number("client.proximal"),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{stage} or client: {error}") from error
+
+
+class _Keys:
+    """Takes values out by key and type, and remembers which were asked for."""
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self._values = values
+        self._asked: set[str] = set()
+
+    def text(self, key: str) -> str:
+        value = self._take(key)
+        if not isinstance(value, str):
+            raise _wrong(key, "text in quotes", value)
+        return value
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """Return names from a list written with commas."""
+        return tuple(name.strip() for name in self.text(key).split(",") if name.strip())
+
+    def integer(self, key: str, smallest: int | None = None) -> int:
+        value = self._take(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong(key, "a whole number", value)
+        if smallest is not None and value < smallest:
+            raise _wrong(key, f"a whole number of at least {smallest}", value)
+        return value
+
+    def number(self, key: str, smallest: float | None = None) -> float:
+        value = self._take(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(key, "a number", value)
+        if smallest is not None and not value >= smallest:
+            raise _wrong(key, f"a number of at least {smallest}", value)
+        return float(value)
+
+    def choice(self, key: str, kind: Any) -> Any:
+        """Return one of the strings of a Literal type."""
+        value = self._take(key)
+        allowed = get_args(kind)
+        if value not in allowed:
+            raise _wrong(key, "one of " + ", ".join(f"'{name}'" for name in allowed), value)
+        return value
+
+    def refuse_the_rest(self) -> None:
+        unknown = sorted(set(self._values) - self._asked)
+        if unknown:
+            known = ", ".join(sorted(self._asked))
+            raise ConfigError(f"unknown run-config key(s) {', '.join(unknown)}; known are {known}")
+
+    def _take(self, key: str) -> Value:
+        self._asked.add(key)
+        if key not in self._values:
+            raise ConfigError(f"{key}: expected a value in [tool.flwr.app.config] of pyproject.toml, found none")
+        return self._values[key]
+
+
+def _wrong(key: str, expected: str, found: Value) -> ConfigError:
+    return ConfigError(f"{key}: expected {expected}, found {found!r}")

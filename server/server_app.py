@@ -1,0 +1,84 @@
+"""The Flower ServerApp: read the run config, train over the hosts, write the results folder."""
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from logging import ERROR, INFO
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.common.logger import log
+from flwr.serverapp import Grid, ServerApp
+
+from clmm_core.errors import ClmmError
+from clmm_core.report.lines import describe_round
+from clmm_core.report.page import render
+from clmm_core.report.records import RoundRecord, RunInfo
+from clmm_core.report.run_folder import RunFolder, read_rounds
+from server.federation import run_federation
+from server.flower_hosts import FlowerHosts
+from server.hosts import Hosts
+from server.run_config import RunConfig, Value, parse_run_config
+
+PACKAGES = ("clmm", "flwr", "ray", "torch", "numpy")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation that the run config describes; the results folder appears whole or not at all."""
+    try:
+        config = parse_run_config(context.run_config)
+        hosts = FlowerHosts(grid, hosts_timeout_s=config.hosts_timeout_s, round_timeout_s=config.round_timeout_s)
+        path = train_and_write(hosts, config, context.run_config, lambda line: log(INFO, line))
+        log(INFO, "report: %s", path / "report.html")
+    except ClmmError as error:
+        log(ERROR, "clmm: %s", " ".join(str(error).split()))
+        raise
+
+
+def train_and_write(hosts: Hosts, config: RunConfig, values: Mapping[str, Value], say: Callable[[str], None]) -> Path:
+    """Run the federation and return its results folder.
+
+    A run that fails before its first round leaves nothing; one that fails later leaves `<name>.partial` with its rounds.
+
+    Raises:
+        ClmmError: see the class for what to do.
+    """
+    started = datetime.now(UTC)
+    name = config.run_name or f"{started:%Y%m%d-%H%M%S}-{config.data.name}"
+    started_at = started.isoformat(timespec="seconds")
+    info = RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
+    folder = RunFolder.create(Path(config.results_dir).expanduser().resolve(), name)
+    totals = {"pretrain": config.pretrain_stage.rounds, "finetune": config.pretrain_stage.rounds + config.finetune_stage.rounds}
+
+    def report(record: RoundRecord) -> None:
+        say(describe_round(record, totals.get(record.stage)))
+
+    try:
+        record, arrays = run_federation(hosts, config, info, folder, report)
+    except ClmmError:
+        if not any(record.server_round for record in read_rounds(folder.partial)):
+            folder.discard()
+        raise
+    folder.write_results(record)
+    folder.write_model(arrays, record.card)
+    folder.write_report(render(record))
+    return folder.finish()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a host without Ray, or an app that runs from its bundle
+            continue
+    return found
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

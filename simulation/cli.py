@@ -1,0 +1,181 @@
+"""The `clmm` command. It imports what a subcommand needs when that subcommand runs: a host without Ray or torch can use its part."""
+
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clmm_core.errors import ClmmError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clmm_core.report.records import RunRecord
+    from simulation.flwr_run import FlowerRun
+    from simulation.overrides import Value
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+app = typer.Typer(help="Federated activity recognition from wearables: train, look at data, report.", no_args_is_help=True)
+
+
+@app.command()
+def run(  # noqa: PLR0913  the options of a command are its interface
+    *,
+    data: Annotated[str | None, typer.Option(help="Data set, as `clmm data list` names it: data.name.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
+    hosts: Annotated[int, typer.Option(min=1, help="Simulated hosts (SuperNodes).")] = 2,
+    cpus_per_host: Annotated[int, typer.Option(min=1, help="CPUs a host computes with.")] = 1,
+    gpus_per_host: Annotated[float, typer.Option(min=0.0, help="GPUs, or a share of one (0.25, 0.5), a host computes with.")] = 0.0,
+    results: Annotated[Path, typer.Option(help="Folder that gets a folder a run.")] = Path("results"),
+    name: Annotated[str | None, typer.Option(help="Name of the run; else UTC time and data set.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="A run-config value in TOML; can be repeated.")
+    ] = None,
+    project: Annotated[Path | None, typer.Option("--app", help="The project to run; else the one this command is installed from.")] = None,
+) -> None:
+    """Train and evaluate once, on this machine, with Flower's simulation."""
+    from simulation.flwr_run import FlowerRun, new_home  # noqa: PLC0415
+    from simulation.overrides import (  # noqa: PLC0415
+        apply_overrides,
+        check_run_config,
+        find_app,
+        parse_overrides,
+        read_app_config,
+        with_absolute_path,
+    )
+
+    with _errors_told():
+        folder = find_app(project)
+        shorthands: dict[str, Value] = {"data.name": data} if data is not None else {}
+        shorthands |= {"data.path": str(path)} if path is not None else {}
+        overrides = with_absolute_path({**parse_overrides(settings or ()), **shorthands})
+        config = apply_overrides(read_app_config(folder), overrides)
+        asked_name = name or _default_name(str(config.get("data.name", "")))
+        check_run_config(folder, apply_overrides(config, {"results-dir": str(results.absolute()), "run-name": asked_name}))
+        job = FlowerRun(
+            app=folder,
+            results_dir=results,
+            name=asked_name,
+            overrides=overrides,
+            hosts=hosts,
+            cpus_per_host=cpus_per_host,
+            gpus_per_host=gpus_per_host,
+        )
+        home = new_home(folder, job.name)
+        if name is None:  # two runs may start in the same second
+            job = replace(job, name=home.name)
+        _run_and_tell(job, home)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The results folder of a finished run.")]) -> None:
+    """Write report.html of a finished run again, and show its table."""
+    with _errors_told():
+        from clmm_core.report.page import render  # noqa: PLC0415
+        from clmm_core.report.run_folder import REPORT, read_run  # noqa: PLC0415
+
+        record = read_run(folder)
+        _replace(folder / REPORT, render(record))
+        _tell_results(_console(), record, folder)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def data(context: typer.Context) -> None:
+    """Look at data sets and recordings."""
+    from client.cli import app as data_app  # noqa: PLC0415  it loads numpy and the data sets
+
+    typer.main.get_command(data_app)(args=context.args, prog_name=f"{context.find_root().info_name} data", standalone_mode=True)
+
+
+def _default_name(data_name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{data_name}").strip("-")
+
+
+def _run_and_tell(job: "FlowerRun", home: Path) -> None:
+    from clmm_core.report.run_folder import read_run  # noqa: PLC0415
+    from simulation.flwr_run import run_flower  # noqa: PLC0415
+    from simulation.progress import LiveProgress, PlainProgress  # noqa: PLC0415
+
+    console = _console()
+    console.print(f"run {job.name}: {job.hosts} hosts; log {_shown(home / 'run.log')}", markup=False, highlight=False, soft_wrap=True)
+    watch = LiveProgress if console.is_terminal else PlainProgress
+    try:
+        with watch(partial=job.partial, console=console, clock=time.monotonic) as progress:
+            folder = run_flower(job, home, on_tick=progress.tick)
+    except (KeyboardInterrupt, ClmmError):
+        _tell_what_is_left(job, home)
+        raise
+    _tell_results(console, read_run(folder), folder)
+
+
+def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None:
+    """Print the result in a sentence, a row a subject with the worst first, and where the page is."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from clmm_core.report.lines import headline, subject_table  # noqa: PLC0415
+    from clmm_core.report.run_folder import REPORT  # noqa: PLC0415
+
+    header, *rows = subject_table(record)
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+    console.print(headline(record), markup=False, highlight=False)
+    console.print(f"Report: {_shown(folder / REPORT)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_what_is_left(job: "FlowerRun", home: Path) -> None:
+    if job.partial.exists():
+        typer.echo(f"Left: {_shown(job.partial)} (unfinished results)", err=True)
+    if home.exists():
+        typer.echo(f"Left: {_shown(home)} (logs)", err=True)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Turn our errors into their message and exit code 1, Ctrl-C into 130."""
+    try:
+        yield
+    except ClmmError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Stopped. No process of the run is left.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415
+
+    # A pipe has no width to respect: a table cut to 80 columns would lose figures.
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be said from here."""
+    with suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path.absolute())
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one piece: a reader sees the old page or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

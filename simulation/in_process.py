@@ -1,0 +1,52 @@
+"""Hosts in this process: the same server and the same cohorts without Flower, for tests and studies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clmm_core.data.fleet import device_names
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.messages import HostProfile
+from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort
+from clmm_core.training.evaluate import evaluate_cohort
+from clmm_core.training.plane import project_on_plane, sum_moments
+from clmm_core.training.profile import profile_host, sum_channels
+from server.hosts import Answer, Question
+
+WORK = {
+    "query.sums": sum_channels,
+    "train.pretrain": pretrain_cohort,
+    "query.quality": measure_quality,
+    "train.finetune": finetune_cohort,
+    "evaluate.subjects": evaluate_cohort,
+    "query.moments": sum_moments,
+    "query.plane": project_on_plane,
+}
+
+
+class InProcessHosts:
+    """`num_hosts` hosts that share the devices of a data set as a simulation's SuperNodes do."""
+
+    def __init__(self, num_hosts: int) -> None:
+        self._num_hosts = num_hosts
+
+    def names(self) -> tuple[int, ...]:
+        """Return 0 .. num_hosts - 1."""
+        return tuple(range(self._num_hosts))
+
+    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        """Answer one host after the other; messages cross as JSON, as on the wire."""
+        return {host: self._answer(message_type, host, question, reply_kind) for host, question in questions.items()}, {}
+
+    def _answer(self, message_type: str, host: int, question: Question, reply_kind: type) -> Answer:
+        task: Any = from_json(type(question.task), to_json(question.task))
+        arrays: Arrays = {}
+        reply: Any
+        if message_type == "query.profile":
+            reply = self._profile(task, host)
+        else:
+            reply, arrays = WORK[message_type](task, question.arrays)
+        return Answer(from_json(reply_kind, to_json(reply)), arrays)
+
+    def _profile(self, task: Any, host: int) -> HostProfile:
+        return profile_host(task, device_names(task.data)[host :: self._num_hosts])
