@@ -59,7 +59,7 @@ def run(  # noqa: PLR0913  the options of a command are its interface
         shorthands |= {"data.path": str(path)} if path is not None else {}
         overrides = with_absolute_path({**parse_overrides(settings or ()), **shorthands})
         config = apply_overrides(read_app_config(folder), overrides)
-        asked_name = name or _default_name(str(config.get("data.name", "")))
+        asked_name = name or _default_name(results, str(config.get("data.name", "")))
         check_run_config(folder, apply_overrides(config, {"results-dir": str(results.absolute()), "run-name": asked_name}))
         job = FlowerRun(
             app=folder,
@@ -96,8 +96,11 @@ def data(context: typer.Context) -> None:
     typer.main.get_command(data_app)(args=context.args, prog_name=f"{context.find_root().info_name} data", standalone_mode=True)
 
 
-def _default_name(data_name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{data_name}").strip("-")
+def _default_name(results: Path, data_name: str) -> str:
+    """Return the time and the data set, with a number behind if such a run exists."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{data_name}").strip("-")
+    candidates = (name, *(f"{name}-{number}" for number in range(2, 1000)))
+    return next(each for each in candidates if not (results / each).exists() and not (results / f"{each}.partial").exists())
 
 
 def _run_and_tell(job: "FlowerRun", home: Path) -> None:

@@ -8,7 +8,7 @@ A results folder holds
     subjects.csv       a row a subject                         (SubjectRecord, without its counts)
     counts.json        confusion and calibration, per subject  (SubjectRecord.counts)
     embedding.json     windows in two dimensions, before and after stage one (EmbeddedWindow)
-    summary.json       groups, quality, notes, chance          (derived, for people and scripts)
+    summary.json       groups, quality, notes, chance          (RunRecord.quality, .notes; the rest derived, for people and scripts)
     model.safetensors, model.json   the last round's model and its card
     report.html        all of it to look at
 """

@@ -47,7 +47,7 @@ tr.group td { padding-top: 1rem; color: var(--muted); white-space: nowrap; }
 figure { margin: 0; padding: .9rem 1rem .8rem; min-width: 0; }
 figcaption { max-width: 46rem; margin-bottom: .5rem; }
 .scroll { overflow-x: auto; }
-svg { display: block; height: auto; max-width: max(100%, calc(var(--width) * .68)); }
+svg { display: block; height: auto; max-width: max(100%, calc(var(--width) * .78)); }
 ul, ol { padding-left: 1.2rem; margin: .4rem 0; } li { margin: .25rem 0; overflow-wrap: anywhere; max-width: 48rem; }
 dl.terms { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .35rem 1.1rem; margin: .6rem 0; }
 dl.terms dt { font-weight: 600; } dl.terms dd { margin: 0; overflow-wrap: anywhere; }
@@ -64,7 +64,8 @@ footer { padding-top: 2rem; padding-bottom: 3rem; }
   .tiles div:last-child:nth-child(odd) { grid-column: 1 / -1; } .bar { width: 3rem; } th, td { padding-right: .7rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --muted: #444; --grid: #bbb; --surface: #fff; --page: #fff;
   --accent: #0072b2; --line: #0071b1; }
-  body { font-size: 10.5pt; } h2 { break-after: avoid; } figure, tr, .tiles { break-inside: avoid; }
+  html { font-size: 12px; } body { font-size: 1rem; } .bar { width: 4rem; } td.sensors { white-space: normal; }
+  .tiles { grid-template-columns: repeat(5, 1fr); } h2 { break-after: avoid; } figure, tr, .tiles { break-inside: avoid; }
   svg { max-width: 100%; }
   .box, .scroll { overflow: visible; } * { print-color-adjust: exact;
   -webkit-print-color-adjust: exact; } }

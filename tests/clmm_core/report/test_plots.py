@@ -120,7 +120,7 @@ def test_any_name_is_drawn_as_it_is(name: str, make_run):
         assert "<script" not in svg
         ET.fromstring(svg)
     if "id=" not in name:
-        assert label_text(name) in texts(plots.subject_bars(run))
+        assert label_text(name).strip() in texts(plots.subject_bars(run))
 
 
 def test_long_names_keep_both_ends():

@@ -1,0 +1,52 @@
+# The two commands a new user needs are `make run` and `make test`; each installs what it needs into .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+# PyTorch's CPU build; for a GPU: make run TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+# Options of `clmm run`: make run ARGS="--set seed=1"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make run     train on the embedded data over two simulated hosts and write a report
+run: $(VENV)/.simulation
+	$(BIN)/clmm run $(ARGS)
+
+## make test    prove it: unit, property, equivalence and real Flower tests
+test: $(VENV)/.dev
+	$(BIN)/pytest
+
+## make check   lint, types, import contracts
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+## make bench   measure docs/results/first-run.md again (long, resumable); UTD_MHAD=PATH adds that data set
+bench: $(VENV)/.simulation
+	$(BIN)/python -m simulation.first_run $(if $(UTD_MHAD),--utd-mhad $(UTD_MHAD))
+
+## make clean   remove the environment and what runs left beside the results
+clean:
+	rm -rf $(VENV) .flwr-home
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-deps --timeout 15 --retries 1 --index-url $(TORCH_INDEX) $(TORCH) || $(PIP) install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.simulation: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[simulation]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.simulation
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
