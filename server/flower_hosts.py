@@ -21,20 +21,33 @@ POLL_S = 0.2
 class FlowerHosts:
     """The SuperNodes that are connected, asked through a `Grid`."""
 
-    def __init__(self, grid: Grid, *, hosts_timeout_s: float, round_timeout_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        min_hosts: int,
+        hosts_timeout_s: float,
+        round_timeout_s: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._grid = grid
+        self._min_hosts = min_hosts
         self._hosts_timeout_s = hosts_timeout_s
         self._round_timeout_s = round_timeout_s
         self._sleep = sleep
 
     def names(self) -> tuple[int, ...]:
-        """Return the connected node ids, ascending, waiting for the first to appear; see `Hosts`."""
+        """Return the connected node ids, ascending; the first call waits for `min_hosts` of them, later ones for one. See `Hosts`."""
         waited_s = 0.0
-        while not (nodes := sorted(self._grid.get_node_ids())):
+        while len(nodes := sorted(self._grid.get_node_ids())) < self._min_hosts:
             if waited_s >= self._hosts_timeout_s:
-                raise RoundFailedError(f"expected at least one host within {self._hosts_timeout_s:g} s, found none: start a SuperNode")
+                raise RoundFailedError(
+                    f"expected at least {self._min_hosts} host(s) within {self._hosts_timeout_s:g} s, found {len(nodes)}: "
+                    "start more SuperNodes, or lower min-hosts"
+                )
             self._sleep(POLL_S)
             waited_s += POLL_S
+        self._min_hosts = 1
         return tuple(nodes)
 
     def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:

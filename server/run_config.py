@@ -1,5 +1,6 @@
 """The run config: Flower's flat kebab-case keys, checked, as frozen dataclasses. Nothing else reads those keys."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -74,8 +75,10 @@ class RunConfig:
     """Windows of each device shown, as points in a plane, in the report's picture; 0 leaves it out."""
     round_timeout_s: float
     """How long a round waits for its hosts."""
+    min_hosts: int
+    """Hosts to wait for before the run begins."""
     hosts_timeout_s: float
-    """How long the run waits for hosts to appear."""
+    """How long to wait for them."""
     min_reply_share: float
     """Share of the hosts asked that must answer, or the run stops."""
 
@@ -87,7 +90,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         ConfigError: an unknown or missing key, a wrong type, a value out of range; names the key, what was expected and found.
     """
     keys = _Keys(values)
-    seed = keys.integer("seed")
+    seed = keys.integer("seed", 0)
     augmentation = Augmentation(
         rotation_deg=keys.number("augment.rotation-deg"),
         scale=keys.number("augment.scale"),
@@ -104,11 +107,11 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         run_name=keys.text("run-name"),
         data=_data(keys, seed),
         split=_split(keys, seed),
-        labels=LabelDraw(per_class=keys.integer("labels.per-class"), unit=unit, seed=seed),
+        labels=LabelDraw(per_class=keys.integer("labels.per-class", 0), unit=unit, seed=seed),
         model=ModelChoice(
             preset=keys.choice("model.preset", Preset),
             attention=keys.choice("model.attention", Attention),
-            dropout=keys.number("model.dropout", 0),
+            dropout=keys.share("model.dropout", below_one=True),
         ),
         pretrain_stage=_stage(keys, "pretrain"),
         pretrain=_pretrain(keys, augmentation),
@@ -119,7 +122,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
             auxiliary=keys.number("finetune.auxiliary"),
             augmentation=augmentation,
         ),
-        personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class"), unit=unit, seed=seed),
+        personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
         personal=FinetuneConfig(
             local=_local(keys, "personalise"),
             encoder_rate=keys.number("finetune.encoder-rate"),
@@ -128,8 +131,9 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         ),
         points_per_device=keys.integer("report.points-per-device", 0),
         round_timeout_s=keys.number("round-timeout-s", 1),
+        min_hosts=keys.integer("min-hosts", 1),
         hosts_timeout_s=keys.number("hosts-timeout-s", 1),
-        min_reply_share=keys.number("min-reply-share", 0),
+        min_reply_share=keys.share("min-reply-share"),
     )
     keys.refuse_the_rest()
     return config
@@ -162,12 +166,12 @@ def _split(keys: "_Keys", seed: int) -> SplitConfig:
 def _stage(keys: "_Keys", stage: str) -> StageConfig:
     return StageConfig(
         rounds=keys.integer(f"{stage}.rounds", 0),
-        participation=keys.number(f"{stage}.participation", 0),
+        participation=keys.share(f"{stage}.participation"),
         decay=keys.choice(f"{stage}.decay", Literal["none", "cosine"]),
         server=ServerOptimizerConfig(
             name=keys.choice(f"{stage}.server-optimizer", ServerOptimizerName),
-            learning_rate=keys.number(f"{stage}.server-lr"),
-            momentum=keys.number(f"{stage}.server-momentum"),
+            learning_rate=keys.positive(f"{stage}.server-lr"),
+            momentum=keys.share(f"{stage}.server-momentum", below_one=True),
         ),
     )
 
@@ -187,17 +191,14 @@ def _pretrain(keys: "_Keys", augmentation: Augmentation) -> PretrainConfig:
 
 
 def _local(keys: "_Keys", stage: str) -> LocalConfig:
-    try:
-        return LocalConfig(
-            epochs=keys.integer(f"{stage}.local-epochs"),
-            batch_size=keys.integer(f"{stage}.batch-size"),
-            learning_rate=keys.number(f"{stage}.lr"),
-            optimizer=keys.choice("client.optimizer", OptimizerName),
-            weight_decay=keys.number("client.weight-decay"),
-            proximal=keys.number("client.proximal"),
-        )
-    except ConfigError as error:
-        raise ConfigError(f"{stage} or client: {error}") from error
+    return LocalConfig(
+        epochs=keys.integer(f"{stage}.local-epochs", 1),
+        batch_size=keys.integer(f"{stage}.batch-size", 2),
+        learning_rate=keys.number(f"{stage}.lr", 0),
+        optimizer=keys.choice("client.optimizer", OptimizerName),
+        weight_decay=keys.number("client.weight-decay", 0),
+        proximal=keys.number("client.proximal", 0),
+    )
 
 
 class _Keys:
@@ -225,13 +226,25 @@ class _Keys:
             raise _wrong(key, f"a whole number of at least {smallest}", value)
         return value
 
-    def number(self, key: str, smallest: float | None = None) -> float:
+    def number(self, key: str, smallest: float = -math.inf) -> float:
         value = self._take(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(key, "a number", value)
-        if smallest is not None and not value >= smallest:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise _wrong(key, "a finite number", value)
+        if value < smallest:
             raise _wrong(key, f"a number of at least {smallest}", value)
         return float(value)
+
+    def positive(self, key: str) -> float:
+        value = self.number(key)
+        if value <= 0:
+            raise _wrong(key, "a number above 0", value)
+        return value
+
+    def share(self, key: str, *, below_one: bool = False) -> float:
+        value = self.number(key)
+        if not 0 <= value <= 1 or (below_one and value == 1):
+            raise _wrong(key, f"a share in [0, 1{')' if below_one else ']'}", value)
+        return value
 
     def choice(self, key: str, kind: Any) -> Any:
         """Return one of the strings of a Literal type."""

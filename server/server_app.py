@@ -32,7 +32,9 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run config describes; the results folder appears whole or not at all."""
     try:
         config = parse_run_config(context.run_config)
-        hosts = FlowerHosts(grid, hosts_timeout_s=config.hosts_timeout_s, round_timeout_s=config.round_timeout_s)
+        hosts = FlowerHosts(
+            grid, min_hosts=config.min_hosts, hosts_timeout_s=config.hosts_timeout_s, round_timeout_s=config.round_timeout_s
+        )
         path = train_and_write(hosts, config, context.run_config, lambda line: log(INFO, line))
         log(INFO, "report: %s", path / "report.html")
     except ClmmError as error:

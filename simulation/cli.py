@@ -59,6 +59,8 @@ def run(  # noqa: PLR0913  the options of a command are its interface
         shorthands |= {"data.path": str(path)} if path is not None else {}
         overrides = with_absolute_path({**parse_overrides(settings or ()), **shorthands})
         config = apply_overrides(read_app_config(folder), overrides)
+        if "min-hosts" in config and "min-hosts" not in overrides:  # all of them register within a moment of the start
+            overrides["min-hosts"] = hosts
         asked_name = name or _default_name(results, str(config.get("data.name", "")))
         check_run_config(folder, apply_overrides(config, {"results-dir": str(results.absolute()), "run-name": asked_name}))
         job = FlowerRun(

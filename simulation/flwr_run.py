@@ -145,7 +145,8 @@ def to_toml(values: Mapping[str, Value]) -> str:
 def cause_of(log: str, details: str) -> str:
     """Return why a run failed: our own message if the ServerApp logged one, else what Flower says and the end of the log."""
     log = _ANSI.sub("", log)
-    if ours := _OUR_LINE.findall(log):
+    ours: list[str] = _OUR_LINE.findall(log)
+    if ours:
         return ours[-1].strip()
     last = [line for line in log.splitlines() if line.strip()][-NUM_LOG_LINES:]
     says = details.removeprefix(_DETAILS_PREFIX).strip()

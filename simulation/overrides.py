@@ -87,16 +87,20 @@ def with_absolute_path(overrides: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def check_run_config(app: Path, config: Mapping[str, Value]) -> None:
-    """Let the server's own reader check the config, where `app` is the checkout that this process's `server` package is of.
+    """Let the server's own reader check the config and see that the data are there, where `app` is this checkout.
 
     Raises:
         ConfigError: a key is missing or unknown, or a value has the wrong type or is out of range.
+        DataError: the data set is not there, or only half there.
     """
     if not (app / "server" / "run_config.py").is_file() or app != find_app(None):
         return
+    from clmm_core.data.fleet import device_names, modalities_of, open_dataset  # noqa: PLC0415
     from server.run_config import parse_run_config  # noqa: PLC0415  another app needs no server package of ours
 
-    parse_run_config(config)
+    data = parse_run_config(config).data
+    modalities_of(data, open_dataset(data))
+    device_names(data)
 
 
 def flatten(table: Mapping[str, Any], *, where: str, prefix: str = "") -> dict[str, Value]:

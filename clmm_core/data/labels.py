@@ -54,11 +54,11 @@ def draw_labelled(windows: DeviceWindows, classes: Sequence[str], draw: LabelDra
 
 
 def _touches(windows: DeviceWindows, rest: Rows, taken: Rows, unit: LabelUnit) -> NDArray[np.bool_]:
-    """Return for each of `rest` whether it shares a trial (unit `trial`) or samples (unit `window`) with a taken row."""
-    same_trial = windows.trials[rest][:, None] == windows.trials[taken][None, :]  # [rest, taken]
-    same_trial &= (windows.trials[rest] != NO_TRIAL)[:, None]
-    if unit == "window":
-        apart_s = np.abs(windows.starts_s[rest][:, None] - windows.starts_s[taken][None, :])
-        same_trial &= apart_s < windows.length_s - 1e-9
-    touches: NDArray[np.bool_] = same_trial.any(axis=1)
+    """Return for each of `rest` whether it shares samples, or (unit `trial`) a trial, with a taken row."""
+    apart_s = np.abs(windows.starts_s[rest][:, None] - windows.starts_s[taken][None, :])  # [rest, taken]
+    touching = (apart_s < windows.length_s - 1e-9) & (windows.recordings[rest][:, None] == windows.recordings[taken][None, :])
+    if unit == "trial":
+        same_trial = windows.trials[rest][:, None] == windows.trials[taken][None, :]
+        touching |= same_trial & (windows.trials[rest] != NO_TRIAL)[:, None]
+    touches: NDArray[np.bool_] = touching.any(axis=1)
     return touches

@@ -64,6 +64,8 @@ class DeviceWindows:
     """`[windows]`, the activity, or `NO_LABEL`."""
     trials: NDArray[np.int64]
     """`[windows]`, which labelled interval of this device the window lies in, or `NO_TRIAL`."""
+    recordings: NDArray[np.int64]
+    """`[windows]`, which recording of this device the window is cut from, from 0."""
     starts_s: NDArray[np.float64]
     """`[windows]`, start on its recording's clock, in seconds."""
     length_s: float = 0.0
@@ -84,6 +86,7 @@ class DeviceWindows:
             present={name: mask[rows] for name, mask in self.present.items()},
             labels=self.labels[rows],
             trials=self.trials[rows],
+            recordings=self.recordings[rows],
             starts_s=self.starts_s[rows],
         )
 
@@ -101,13 +104,13 @@ def window_recordings(device: str, recordings: Sequence[Recording], modalities: 
     rows: list[_Row] = []
     num_dropped = num_unusable_streams = 0
     next_trial = 0
-    for recording in recordings:
+    for number, recording in enumerate(recordings):
         for i, (start_s, end_s) in enumerate(_spans(recording, spec)):
             streams, num_not_finite = _cut(recording, modalities, spec, start_s, end_s)
             num_unusable_streams += num_not_finite
             if streams:
                 interval = i if spec.length_s is None else _interval_of(recording.intervals, start_s, end_s)
-                rows.append(_Row(streams, recording.intervals, interval, next_trial, start_s))
+                rows.append(_Row(streams, recording.intervals, interval, next_trial, number, start_s))
             else:
                 num_dropped += 1
         next_trial += len(recording.intervals)
@@ -131,6 +134,7 @@ class _Row:
     intervals: tuple[LabelledInterval, ...]
     interval: int
     first_trial: int
+    recording: int
     start_s: float
 
     @property
@@ -224,6 +228,7 @@ def _stack(device: str, rows: Sequence[_Row], modalities: Sequence[str], left_ou
         present=present,
         labels=np.array([row.label for row in rows], dtype=np.str_),
         trials=np.array([row.trial for row in rows], dtype=np.int64),
+        recordings=np.array([row.recording for row in rows], dtype=np.int64),
         starts_s=np.array([row.start_s for row in rows], dtype=np.float64),
         left_out=left_out,
     )

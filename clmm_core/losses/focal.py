@@ -6,6 +6,7 @@ Differs: applied to the probability of a positive pair instead of a class.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from clmm_core.losses.pairs import pairs_of
@@ -22,7 +23,7 @@ class FocalLoss:
         """Return the mean loss over anchors; see `ContrastiveLoss`."""
         pairs = pairs_of(views, window_ids)
         log_probability = pairs.log_probability(self.temperature)
-        modulation = (1 - log_probability.masked_fill(~pairs.positive, 0.0).exp()).clamp(min=0.0)
-        # Off the positives the modulation is 0 and its power has an infinite slope for gamma < 1: keep those out of the graph.
-        factor = modulation.masked_fill(~pairs.positive, 1.0) ** self.gamma
-        return -pairs.mean_over_positives(factor * log_probability).mean()
+        told_apart = 1 - log_probability.masked_fill(~pairs.positive, 0.0).exp()
+        # Where a pair is certain (P = 1) the power has an infinite slope for gamma < 1: a constant there keeps it out of the graph.
+        modulation = told_apart.clamp(min=torch.finfo(told_apart.dtype).eps) ** self.gamma
+        return -pairs.mean_over_positives(modulation * log_probability).mean()

@@ -7,13 +7,14 @@ Differs: cross-entropy, the weight 0.3 and the plain mean over auxiliary heads a
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrimaryAuxiliaryLoss:
-    """`L = CE(primary) + weight * mean over auxiliary heads of CE(head)`."""
+    """`L = CE(primary) + weight * mean over auxiliary heads of CE(head)`; a modality that no window of the batch has is no head."""
 
     weight: float = 0.3
 
@@ -27,12 +28,13 @@ class PrimaryAuxiliaryLoss:
             classes: `[batch]` int64.
         """
         terms = [self._term(logits, present.get(head), classes) for head, logits in auxiliary.items()]
+        spoken = [term for term in terms if term is not None]
         loss = F.cross_entropy(primary, classes)
-        return loss + self.weight * sum(terms) / len(terms) if terms else loss
+        return loss + self.weight * torch.stack(spoken).mean() if spoken else loss
 
     @staticmethod
-    def _term(logits: Tensor, mask: Tensor | None, classes: Tensor) -> Tensor:
+    def _term(logits: Tensor, mask: Tensor | None, classes: Tensor) -> Tensor | None:
+        """Return the mean over the windows a head speaks for, or None where there is none."""
         if mask is None:
             return F.cross_entropy(logits, classes)
-        each = F.cross_entropy(logits, classes, reduction="none")  # [batch]
-        return (each * mask).sum() / mask.sum().clamp(min=1)
+        return F.cross_entropy(logits[mask], classes[mask]) if bool(mask.any()) else None

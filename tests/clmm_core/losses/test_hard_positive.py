@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -89,5 +90,5 @@ def test_larger_beta_moves_weight_to_the_least_similar_positive(views: tuple[Ten
     hardest = pairs.similarity[anchor].masked_fill(~pairs.positive[anchor], torch.inf).argmin()
     on_hardest = [HardPositiveLoss(beta=beta).weights(pairs)[anchor, hardest].item() for beta in (0.0, 1.0, 2.0, 5.0, 20.0)]
     assert on_hardest[0] == pytest.approx(1 / 3)
-    assert all(less < more for less, more in zip(on_hardest, on_hardest[1:], strict=False))
+    assert all(less < more for less, more in pairwise(on_hardest))
     assert on_hardest[-1] > 0.9
