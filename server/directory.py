@@ -1,7 +1,7 @@
 """Which host serves which device: looked up again before every question, because hosts come, go and change their ids."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clmm_core.data.fleet import DataConfig
@@ -24,24 +24,35 @@ class Directory:
     data: DataConfig
     min_reply_share: float
     profiles: dict[int, HostProfile] = field(default_factory=dict)
+    """In the order of their devices, because node ids are random."""
+    unanswered: list[str] = field(default_factory=list)
+    """Hosts that are connected but did not give a profile, and why."""
 
     def refresh(self) -> None:
         """Profile hosts that are new and forget those that left.
 
+        A new host takes over the devices it serves: a host that restarted is here under two ids until Flower misses its heartbeat.
+
         Raises:
             CodeMismatchError: a host runs other client code.
-            DataError: two hosts serve the same subject.
+            DataError: two hosts that are new serve the same subject.
+            RoundFailedError: fewer hosts answered than `min-reply-share` wants.
         """
         names = self.hosts.names()
-        new = [name for name in names if name not in self.profiles]
+        known = {host: profile for host, profile in self.profiles.items() if host in names}
+        new = [name for name in names if name not in known]
+        arrived: dict[int, HostProfile] = {}
+        self.unanswered = []
         if new:
             answers, failures = self.hosts.ask("query.profile", {h: Question(ProfileTask(data=self.data), {}) for h in new}, HostProfile)
-            self._require_replies("query.profile", len(new), answers, failures)
-            for host, answer in answers.items():
-                _check_source(host, answer.reply)
-                self.profiles[host] = answer.reply
-        self.profiles = {host: profile for host, profile in self.profiles.items() if host in names}
-        _check_served_once(self.profiles)
+            self._require_replies("query.profile", len(names), len(known) + len(answers), failures)
+            arrived = {host: answer.reply for host, answer in answers.items()}
+            self.unanswered = [f"query.profile: host {host} did not answer: {_last_line(why)}" for host, why in failures.items()]
+        for host, profile in arrived.items():
+            _check_source(host, profile)
+        _check_served_once(arrived)
+        taken_over = {device.device for profile in arrived.values() for device in profile.devices}
+        self.profiles = _in_order({host: _without(profile, taken_over) for host, profile in known.items()} | arrived)
 
     @property
     def devices(self) -> dict[str, DeviceProfile]:
@@ -55,8 +66,9 @@ class Directory:
         return sum(bool(profile.devices) for profile in self.profiles.values())
 
     def left_out(self) -> list[str]:
-        """Return what hosts could not use, and why, in the order of devices."""
-        return [each.reason for each in sorted((e for p in self.profiles.values() for e in p.left_out), key=lambda e: e.device)]
+        """Return what hosts could not use, and why, in the order of devices, then hosts that gave no profile."""
+        left_out = sorted((each for profile in self.profiles.values() for each in profile.left_out), key=lambda each: each.device)
+        return [each.reason for each in left_out] + self.unanswered
 
     def modalities(self) -> dict[str, DeviceProfile]:
         """Return each modality that some device has, with one such device, in the data set's order.
@@ -81,30 +93,53 @@ class Directory:
     def ask(
         self, message_type: str, devices: Sequence[str], task_for: TaskFor, arrays: Arrays, reply_kind: type
     ) -> tuple[list[Answer], list[str]]:
-        """Ask each host about its devices; return the answers in the order of devices, and who did not answer and why.
+        """Ask each host about its devices; return the answers in the order of devices, and what is not in them and why.
 
         Raises:
             RoundFailedError: fewer hosts answered than `min-reply-share` wants, or nobody serves these devices.
         """
         self.refresh()
-        questions: dict[int, Question] = {}
-        for host, profile in sorted(self.profiles.items(), key=lambda item: min((d.device for d in item[1].devices), default="")):
+        served: dict[int, tuple[str, ...]] = {}
+        for host, profile in self.profiles.items():
             here = tuple(sorted({device.device for device in profile.devices} & set(devices)))
             if here:
-                questions[host] = Question(task_for(here), arrays)
-        if not questions:
+                served[host] = here
+        if not served:
             raise RoundFailedError(f"{message_type}: none of the {len(devices)} devices asked for is served by a connected host")
+        questions = {host: Question(task_for(here), arrays) for host, here in served.items()}
         answers, failures = self.hosts.ask(message_type, questions, reply_kind)
-        self._require_replies(message_type, len(questions), answers, failures)
-        return list(answers.values()), [f"{message_type}: host {host} did not answer: {why}" for host, why in failures.items()]
+        self._require_replies(message_type, len(questions), len(answers), failures)
+        unserved = sorted(set(devices).difference(*served.values()))
+        left_out = [f"{message_type}: device '{device}': no connected host serves it" for device in unserved]
+        for host, why in failures.items():
+            names = ", ".join(f"'{device}'" for device in served[host])
+            left_out.append(f"{message_type}: host {host} with device(s) {names} did not answer: {_last_line(why)}")
+        return list(answers.values()), left_out
 
-    def _require_replies(self, message_type: str, asked: int, answers: dict[int, Answer], failures: dict[int, str]) -> None:
-        if len(answers) < max(1.0, self.min_reply_share * asked):
-            reasons = "; ".join(dict.fromkeys(why.strip().splitlines()[-1] for why in failures.values() if why.strip()))
+    def _require_replies(self, message_type: str, asked: int, answered: int, failures: Mapping[int, str]) -> None:
+        if answered < max(1.0, self.min_reply_share * asked):
+            reasons = "; ".join(dict.fromkeys(_last_line(why) for why in failures.values()))
             raise RoundFailedError(
-                f"{message_type}: expected answers of at least {self.min_reply_share:.0%} of {asked} host(s), found {len(answers)}: "
-                f"{reasons}"
+                f"{message_type}: expected answers of at least {self.min_reply_share:.0%} of {asked} host(s), found {answered}: {reasons}"
             )
+
+
+def _last_line(why: str) -> str:
+    """Return what a traceback ends with."""
+    return why.strip().splitlines()[-1].strip() if why.strip() else "no reason given"
+
+
+def _in_order(profiles: Mapping[int, HostProfile]) -> dict[int, HostProfile]:
+    """Return the profiles by their first device; hosts without a device come first."""
+
+    def first(item: tuple[int, HostProfile]) -> tuple[str, tuple[str, ...]]:
+        return min((device.device for device in item[1].devices), default=""), item[1].modalities
+
+    return dict(sorted(profiles.items(), key=first))
+
+
+def _without(profile: HostProfile, devices: set[str]) -> HostProfile:
+    return replace(profile, devices=tuple(each for each in profile.devices if each.device not in devices))
 
 
 def _check_source(host: int, profile: HostProfile) -> None:

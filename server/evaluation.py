@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clmm_core.errors import RoundFailedError
 from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation
 from clmm_core.report.metrics import accuracy, macro_f1, pooled
 from clmm_core.report.records import EvaluationCounts, Group, Split, SubjectRecord
@@ -22,16 +23,22 @@ def evaluate_subjects(run: Run) -> tuple[SubjectRecord, ...]:
     return tuple(records)
 
 
-def validation_figures(run: Run) -> dict[str, float]:
-    """Return accuracy and macro-F1 over all windows of the validation subjects; nothing without such subjects."""
+def validation_figures(run: Run) -> tuple[dict[str, float], list[str]]:
+    """Return accuracy and macro-F1 over all windows of the validation subjects, and what is not in them and why.
+
+    Nothing without such subjects, or while their hosts are away: training goes on without.
+    """
     if not run.split.validation:
-        return {}
-    records, _ = _evaluate(run, run.split.validation, personalise=())
+        return {}, []
+    try:
+        records, left_out = _evaluate(run, run.split.validation, personalise=())
+    except RoundFailedError as error:
+        return {}, [f"validation: {error}"]
     counts = pooled(record.counts for record in records)
     if counts is None:
-        return {}
+        return {}, left_out
     figures = {"validation_accuracy": accuracy(counts), "validation_macro_f1": macro_f1(counts)}
-    return {name: value for name, value in figures.items() if value is not None}
+    return {name: value for name, value in figures.items() if value is not None}, left_out
 
 
 def group_of(device: str, split: Split) -> Group:

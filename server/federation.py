@@ -68,17 +68,38 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     if len(classes) < 2:
         raise DataError(f"expected labels of at least two activities over all devices, found {', '.join(classes) or 'none'}: label more")
     split = draw_split(config, devices, classes)
-    shapes = tuple(
-        ModalityShape(name=name, channels=owner.modalities[name].channels, time_steps=owner.modalities[name].time_steps)
-        for name, owner in directory.modalities().items()
-    )
+    owned = {name: owner.modalities[name] for name, owner in directory.modalities().items()}
+    shapes = tuple(ModalityShape(name=name, channels=each.channels, time_steps=each.time_steps) for name, each in owned.items())
     model = preset(config.model.preset, shapes, len(classes), config.model.attention, config.model.dropout)
-    run = Run(config, directory, folder, report, split, model, new_arrays(model, config.seed), started_s)
+    run = Run(
+        config=config,
+        directory=directory,
+        folder=folder,
+        report=report,
+        split=split,
+        model=model,
+        arrays=new_arrays(model, config.seed),
+        units={name: each.unit for name, each in owned.items()},
+        window_s=next(profile.window_s for profile in directory.profiles.values() if profile.devices),
+        started_s=started_s,
+    )
     folder.write_info(info)
     folder.write_split(split)
-    left_out = directory.left_out() + _unlabelled_classes(split, directory) + _unowned_modalities(split, directory, model)
+    left_out = (
+        directory.left_out()
+        + _too_few_labelled(config, split)
+        + _unlabelled_classes(split, directory)
+        + _unowned_modalities(split, directory, model)
+    )
     run.ended("profile", started_s, left_out=tuple(left_out))
     return run
+
+
+def _too_few_labelled(config: RunConfig, split: Split) -> list[str]:
+    wanted, found = len(config.split.labelled) or config.split.num_labelled, len(split.labelled)
+    return (
+        [f"labels.num-devices asks for {wanted} labelled devices, but only {found} training devices have labels"] if found < wanted else []
+    )
 
 
 def _unlabelled_classes(split: Split, directory: Directory) -> list[str]:
@@ -126,7 +147,7 @@ def pretraining(run: Run) -> TrainingStage:
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=is_stage_one,
-        after_round=dict,
+        after_round=lambda: ({}, []),
     )
 
 

@@ -8,8 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clmm_core import errors
-from clmm_core.errors import ClmmError, RoundFailedError
-from clmm_core.federated.arrays import Arrays
+from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
 from clmm_core.federated.codec import from_json, to_json
 from server.hosts import Answer, Question
 
@@ -65,9 +64,9 @@ class FlowerHosts:
             if reply.has_error():
                 failures[host] = reply.error.reason or f"error {reply.error.code}"
                 continue
-            _raise_if_refused(reply.content)
+            _raise_if_refused(host, reply.content)
             failures.pop(host, None)
-            answers[host] = Answer(from_json(reply_kind, str(reply.content[REPLY]["json"])), _arrays(reply.content))
+            answers[host] = _answer(host, reply.content, reply_kind)
         return {host: answers[host] for host in questions if host in answers}, failures
 
 
@@ -77,12 +76,19 @@ def _content(question: Question) -> RecordDict:
     return record
 
 
-def _arrays(content: RecordDict) -> Arrays:
-    return {name: array.numpy() for name, array in content[ARRAYS].items()}
+def _answer(host: int, content: RecordDict, reply_kind: type) -> Answer:
+    try:
+        text, arrays = str(content[REPLY]["json"]), content[ARRAYS]
+    except KeyError as error:
+        raise CodeMismatchError(
+            f"host {host}: expected a {reply_kind.__name__} with arrays, found no record {error}: other client code answered; reinstall it"
+        ) from error
+    return Answer(from_json(reply_kind, text), {name: array.numpy() for name, array in arrays.items()})
 
 
-def _raise_if_refused(content: RecordDict) -> None:
+def _raise_if_refused(host: int, content: RecordDict) -> None:
     """Raise what the host's own code raised on purpose, as the same class."""
     if ERROR in content:
-        kind = getattr(errors, str(content[ERROR]["class"]), ClmmError)
-        raise kind(str(content[ERROR]["message"]))
+        kind = getattr(errors, str(content[ERROR]["class"]), None)
+        is_ours = isinstance(kind, type) and issubclass(kind, ClmmError)
+        raise (kind if is_ours else ClmmError)(f"{content[ERROR]['message']} (said by host {host})")

@@ -8,14 +8,13 @@ from server.run import Run
 
 def model_card(run: Run) -> ModelCard:
     """Return the card of the run's model."""
-    window_s = next(iter(run.directory.profiles.values())).window_s
-    owners = run.directory.modalities()
+    window_s = run.window_s
     modalities = {
         shape.name: {
             "channels": shape.channels,
             "time_steps": shape.time_steps,
             "rate_hz": shape.time_steps / window_s if window_s else 0.0,
-            "unit": owners[shape.name].modalities[shape.name].unit,
+            "unit": run.units[shape.name],
         }
         for shape in run.model.modalities
     }

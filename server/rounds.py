@@ -34,8 +34,8 @@ class TrainingStage:
     """Makes a host's task from its devices and the round's learning rate."""
     travels: Callable[[str], bool]
     """Which arrays the stage needs, by name."""
-    after_round: Callable[[], dict[str, float]]
-    """More figures for the round's record."""
+    after_round: Callable[[], tuple[dict[str, float], list[str]]]
+    """More figures for the round's record, and what is not in them and why."""
 
 
 def train_stage(run: Run, stage: TrainingStage) -> None:
@@ -59,8 +59,9 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         if not usable:
             raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
         run.arrays = optimizer.apply(run.arrays, _mean_update(usable))
-        figures = _figures(usable) | stage.after_round()
-        run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
+        figures, not_in_them = stage.after_round()
+        left_out += not_in_them
+        run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **_figures(usable), **figures)
 
 
 def choose_devices(devices: tuple[str, ...], participation: float, seed: int, server_round: int) -> tuple[str, ...]:

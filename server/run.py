@@ -27,6 +27,10 @@ class Run:
     split: Split
     model: ModelConfig
     arrays: Arrays
+    units: dict[str, str]
+    """By modality, the unit of its samples."""
+    window_s: float
+    """0 where a window is a whole trial."""
     started_s: float
     server_round: int = 0
     """The last round begun, from 1, going on across stages."""

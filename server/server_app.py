@@ -62,7 +62,7 @@ def train_and_write(hosts: Hosts, config: RunConfig, values: Mapping[str, Value]
 
     try:
         record, arrays = run_federation(hosts, config, info, folder, report)
-    except ClmmError:
+    except BaseException:  # stopped, or a mistake of ours: the folder is in nobody's way either
         if not any(record.server_round for record in read_rounds(folder.partial)):
             folder.discard()
         raise

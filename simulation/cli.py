@@ -131,9 +131,15 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
     from clmm_core.report.run_folder import REPORT  # noqa: PLC0415
 
     header, *rows = subject_table(record)
-    table = Table(*header)
+    shown = [
+        i for i, name in enumerate(header) if name != "sensors" or len({row[i] for row in rows}) > 1
+    ]  # the same for all: said by the page
+    table = Table()
+    for i in shown:
+        is_word = header[i] in ("subject", "group", "sensors")
+        table.add_column(header[i], justify="left" if is_word else "right", no_wrap=not is_word)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(row[i]) for i in shown))
     console.print(table)
     console.print(headline(record), markup=False, highlight=False)
     console.print(f"Report: {_shown(folder / REPORT)}", markup=False, highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flwr.supercore.task_identity import TaskIdentity
 
 from simulation.overrides import Value, apply_overrides, read_app_config
 
@@ -12,6 +13,7 @@ SMALL: dict[str, Value] = {
     "data.name": "synthetic",
     "data.num-devices": 6,
     "data.window-s": 1.28,
+    "data.overlap": 0.0,
     "pretrain.rounds": 1,
     "pretrain.views": 3,
     "finetune.rounds": 1,
@@ -30,3 +32,10 @@ def run_config() -> Callable[..., dict[str, Value]]:
         return apply_overrides(read_app_config(PROJECT), (SMALL if small else {}) | (overrides or {}))
 
     return make
+
+
+@pytest.fixture
+def _in_flower_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the identity that Flower gives a ServerApp's, without which no `Message` can be made."""
+    for name, value in (("_task_id", 1), ("_run_id", 2), ("_node_id", 1)):
+        monkeypatch.setattr(TaskIdentity, name, value)

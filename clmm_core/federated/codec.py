@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
 from clmm_core.errors import CodeMismatchError
@@ -10,8 +11,8 @@ Message = TypeVar("Message")
 
 
 def to_json(message: object) -> str:
-    """Return a frozen dataclass as JSON."""
-    return TypeAdapter(type(message)).dump_json(message).decode()
+    """Return a frozen dataclass as JSON; NaN and infinity keep their names, where pydantic's default would make them null."""
+    return pydantic_core.to_json(message, inf_nan_mode="constants").decode()
 
 
 def from_json(kind: type[Message], text: str) -> Message:
@@ -21,7 +22,7 @@ def from_json(kind: type[Message], text: str) -> Message:
         CodeMismatchError: the other side speaks of other fields or types.
     """
     try:
-        return TypeAdapter(kind).validate_json(text)
+        return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         raise CodeMismatchError(
             f"expected a {kind.__name__}, found something else: server and hosts run different versions; reinstall both. {error}"

@@ -150,6 +150,8 @@ def _guessing(run: RunRecord, group: Group) -> str:
 
 
 def rerun_command(info: RunInfo) -> str:
-    """Return the command that starts the same run again; JSON strings and booleans are TOML's too."""
-    pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(info.run_config.items()))
-    return f"flwr run . --run-config {shlex.quote(pairs)}" if pairs else "flwr run ."
+    """Return the command that starts the same run again under another name; JSON strings and booleans are TOML's too."""
+    settings = {key: value for key, value in sorted(info.run_config.items()) if key not in ("results-dir", "run-name", "min-hosts")}
+    hosts = f" --hosts {info.run_config['min-hosts']}" if "min-hosts" in info.run_config else ""
+    pairs = (shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}") for key, value in settings.items())
+    return f"clmm run{hosts}" + "".join(f" --set {pair}" for pair in pairs)

@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Stage = Literal["profile", "normalise", "pretrain", "quality", "finetune", "evaluate", "personalise"]
-STAGES: tuple[Stage, ...] = ("profile", "normalise", "pretrain", "quality", "finetune", "evaluate", "personalise")
+Stage = Literal["profile", "normalise", "pretrain", "quality", "finetune", "evaluate"]
+STAGES: tuple[Stage, ...] = ("profile", "normalise", "pretrain", "quality", "finetune", "evaluate")
 Group = Literal["labelled", "seen", "validation", "unseen"]
 GROUPS: tuple[Group, ...] = ("unseen", "validation", "seen", "labelled")
 """unseen: never trained on; validation: never trained on, for choices; seen: trained on without labels; labelled: gave the labels."""

@@ -44,7 +44,7 @@ class Augmentation:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"augment.{name.replace('_', '-')}: expected a share in [0, 1), found {getattr(self, name)}")
         for name in ("rotation_deg", "scale", "jitter", "time_warp"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"augment.{name.replace('_', '-')}: expected 0 or more, found {getattr(self, name)}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from clmm_core.data.fleet import device_windows
@@ -64,11 +65,14 @@ def _train_cohort(
             except DeviceSkippedError as reason:
                 left_out.append(LeftOut(device=device, reason=str(reason)))
                 continue
-        kept = stage_one_arrays(model) if stage == "pretrain" else arrays_of(model)
-        folded.add(difference(kept, arrays), _weights(windows, stage))
+        change = difference(stage_one_arrays(model) if stage == "pretrain" else arrays_of(model), arrays)
+        if not all(bool(np.isfinite(values).all()) for values in (trained.loss, *change.values())):
+            left_out.append(LeftOut(device=device, reason="training diverged to NaN or infinity: lower the learning rate"))
+            continue
+        folded.add(change, _weights(windows, stage))
         rows.append(DeviceTraining(device=device, num_windows=len(windows), loss=trained.loss))
-    update = folded.mean() if rows else {}
-    return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), update
+    mean = folded.mean() if rows else {}
+    return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean
 
 
 def _weights(windows: DeviceTensors, stage: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """How well the model recognises each subject of a host, shared and personalised."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -80,5 +81,8 @@ def _personalised(
     before = _counts(own, windows, rest, task)
     labelled = device_tensors(windows, task.classes).select(torch.from_numpy(given))
     with seeded(task.seed, "personalise", shared.device) as draws:
-        finetune_device(own, labelled, task.personal_config, draws)
+        trained = finetune_device(own, labelled, task.personal_config, draws)
+    if not math.isfinite(trained.loss):
+        left_out.append(LeftOut(device=shared.device, reason="not personalised: training diverged; lower personalise.lr"))
+        return shared
     return replace(shared, personal_before=before, personal_after=_counts(own, windows, rest, task))

@@ -29,7 +29,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in ("encoder_rate", "auxiliary"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"finetune.{name.replace('_', '-')}: expected 0 or more, found {getattr(self, name)}")
 
 

@@ -29,7 +29,7 @@ def tiny_config(num_modalities: int = 2, num_classes: int = 3, dropout: float = 
     return ModelConfig(
         modalities=tuple(ModalityShape(name=names[i], channels=channels[i], time_steps=steps[i]) for i in range(num_modalities)),
         num_classes=num_classes,
-        conv_channels=(8, 8),
+        conv_channels=(16, 16),
         embed=16,
         num_tokens=5,
         num_layers=1,

@@ -80,8 +80,7 @@ PLAN: dict[Stage, int] = {"pretrain": 3, "finetune": 2}
         ([step("pretrain", 1)], "pretrain"),
         ([step("pretrain", n) for n in (1, 2, 3)], "quality"),
         ([step("quality")], "finetune"),
-        ([step("evaluate")], "personalise"),
-        ([step("personalise")], None),
+        ([step("evaluate")], None),
     ],
 )
 def test_running_stage(seen: list[RoundRecord], running: Stage | None):
@@ -137,7 +136,7 @@ def test_picture_shows_stage_round_loss_and_time():
 
 def test_picture_before_and_after():
     assert "starting Flower and Ray" in text_of(render(RunProgress(planned={}), elapsed_s=1.0, since_last_step_s=1.0))
-    last = RunProgress(planned=PLAN, rounds=(step("personalise"),))
+    last = RunProgress(planned=PLAN, rounds=(step("evaluate"),))
     assert "writing the report" in text_of(render(last, elapsed_s=1.0, since_last_step_s=0.0))
 
 

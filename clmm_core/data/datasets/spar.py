@@ -34,8 +34,8 @@ class Spar:
 
     @property
     def window(self) -> WindowSpec:
-        """Windows of 4 s: a repetition of these exercises takes 1 to 2 s."""
-        return WindowSpec(length_s=4.0, overlap=0.5, time_steps={"accelerometer": 200, "gyroscope": 200})
+        """Windows of 4 s side by side: a repetition of these exercises takes 1 to 2 s."""
+        return WindowSpec(length_s=4.0, time_steps={"accelerometer": 200, "gyroscope": 200})
 
     def subjects(self) -> tuple[str, ...]:
         """Return "1" to "10"."""

@@ -113,5 +113,5 @@ def test_without_subjects_there_is_no_figure(make_run):
 
 def test_the_command_quotes_what_a_shell_would_split():
     info = RunInfo(name="a", run_config={"b.on": True, "a.name": "it's", "c.lr": 0.5}, versions={}, machine="", started_at="")
-    assert rerun_command(info) == """flwr run . --run-config 'a.name="it'"'"'s" b.on=true c.lr=0.5'"""
-    assert rerun_command(dataclasses.replace(info, run_config={})) == "flwr run ."
+    assert rerun_command(info) == """clmm run --set 'a.name="it'"'"'s"' --set b.on=true --set c.lr=0.5"""
+    assert rerun_command(dataclasses.replace(info, run_config={})) == "clmm run"

@@ -126,7 +126,7 @@ def test_it_says_how_the_model_was_made_and_what_was_left_out(make_run):
     for part in (
         *run.notes,
         "S07: no reply in time",
-        "flwr run . --run-config",
+        "clmm run --set",
         "train.client-lr",
         "torch 2.11.0",
         run.card.trained_on,
@@ -142,7 +142,7 @@ def test_what_is_missing_is_said_with_its_reason(make_run):
     page = Outline(render(bare(make_run())))
     assert page.all("svg") == []
     assert page.text.count("Not shown: ") == 6
-    for part in ("says nothing about how well", "No person was evaluated", "Nothing was reported as left out", "flwr run .\n"):
+    for part in ("says nothing about how well", "No person was evaluated", "Nothing was reported as left out", "clmm run\n"):
         assert part in page.text + "\n"
 
 

@@ -1,0 +1,124 @@
+"""Every message and task that crosses the wire comes back equal, and what is not one is refused."""
+
+import math
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from clmm_core.data.fleet import DataConfig
+from clmm_core.data.labels import LabelDraw
+from clmm_core.errors import CodeMismatchError
+from clmm_core.federated import messages
+from clmm_core.federated.channel_sums import ChannelSums
+from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.messages import (
+    Counts,
+    DeviceEvaluation,
+    DeviceProfile,
+    DeviceTraining,
+    HostEvaluation,
+    HostMoments,
+    HostPlane,
+    HostProfile,
+    HostQuality,
+    HostSums,
+    HostUpdate,
+    LeftOut,
+    ModalityProfile,
+    PlanePoint,
+)
+from clmm_core.models.config import ModalityShape, preset
+from clmm_core.training import tasks
+from clmm_core.training.augment import Augmentation
+from clmm_core.training.finetune import FinetuneConfig
+from clmm_core.training.local import LocalConfig
+from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.tasks import EvaluateTask, FinetuneTask, MomentsTask, PlaneTask, PretrainTask, ProfileTask, QualityTask, SumsTask
+
+LEFT_OUT = (LeftOut(device="anna", reason="no window: “record” longer"),)
+MODALITY = ModalityProfile(channels=3, time_steps=128, num_windows=7, unit="m/s²")
+PROFILE = DeviceProfile(device="anna", num_windows=9, modalities={"accelerometer": MODALITY}, labelled_windows={"walk": 2})
+SUMS = ChannelSums(count=1280.0, total=(0.1 + 0.2, -1e300, 5e-324), squares=(1.0, 2.0, 1 / 3))
+COUNTS = Counts(confusion=((3, 1), (0, 2)), calibration=((4.0, 2.5, 3.0),))
+EVALUATION = DeviceEvaluation(device="anna", modalities=("accelerometer",), counts=COUNTS, personal_before=COUNTS)
+LOCAL = LocalConfig(epochs=3, batch_size=8, learning_rate=1e-3, optimizer="sgd", proximal=0.1)
+DATA = DataConfig(name="folder", path="C:\\Müller's data", modalities=("a+b", "c"), window_s=2.56)
+MODEL = {
+    "data": DATA,
+    "model": preset("edge", (ModalityShape(name="a+b", channels=6, time_steps=100),), 5, attention="diff-v2"),
+    "classes": ("run", "walk"),
+    "seed": 2**62,
+    "server_round": 4,
+    "devices": ("anna", "ben"),
+}
+FINETUNE = FinetuneConfig(local=LOCAL, augmentation=Augmentation(crop=0.3))
+LABELS = LabelDraw(per_class=2, unit="window", seed=1)
+EXAMPLES = [
+    HostProfile(source="0123456789abcdef", modalities=("a", "b"), window_s=0.0, devices=(PROFILE,), left_out=LEFT_OUT),
+    HostSums(sums={"accelerometer": SUMS}),
+    HostUpdate(weights={"fusion": 10.0}, devices=(DeviceTraining(device="anna", num_windows=3, loss=0.1),), left_out=LEFT_OUT),
+    HostUpdate(weights={}, devices=()),
+    HostQuality(weighted={"a": 0.7}, num_windows={"a": 12}),
+    HostEvaluation(devices=(EVALUATION,), left_out=LEFT_OUT),
+    HostMoments(num_windows=5),
+    HostPlane(points=(PlanePoint(device="anna", label="", x=-0.5, y=1e-9),)),
+    ProfileTask(data=DATA),
+    SumsTask(data=DATA, devices=()),
+    PretrainTask(**MODEL, config=PretrainConfig(local=LOCAL, loss="tcl", num_views=3)),
+    FinetuneTask(**MODEL, config=FINETUNE, labels=LABELS),
+    QualityTask(**MODEL),
+    EvaluateTask(**MODEL, labelled=("anna",), labels=LABELS, personalise=("ben",), personal_labels=LABELS, personal_config=FINETUNE),
+    MomentsTask(**MODEL, points_per_device=7),
+    PlaneTask(**MODEL, points_per_device=0),
+]
+each = pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+
+
+@each
+def test_it_comes_back_equal(message: object):
+    assert from_json(type(message), to_json(message)) == message
+
+
+def test_every_kind_is_tried():
+    def parts(value: object) -> set[type]:
+        if is_dataclass(value):
+            return {type(value)}.union(*(parts(getattr(value, each.name)) for each in fields(value)))
+        if isinstance(value, dict):
+            return set().union(*map(parts, value.values()))
+        return set().union(*map(parts, value)) if isinstance(value, tuple) else set()
+
+    kinds = {kind for module in (messages, tasks) for kind in vars(module).values() if is_dataclass(kind)}
+    assert kinds - set().union(*map(parts, EXAMPLES)) == {tasks.ModelTask}  # only its kinds are sent
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_diverged_arrives_as_it_is(loss: float):
+    sent = DeviceTraining(device="anna", num_windows=3, loss=loss)
+    assert repr(from_json(DeviceTraining, to_json(sent))) == repr(sent)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"device": "anna", "num_windows": "3", "loss": 0.5}',
+        '{"device": "anna", "num_windows": 3.5, "loss": 0.5}',
+        '{"device": "anna", "num_windows": true, "loss": 0.5}',
+        '{"device": "anna", "num_windows": 3, "loss": null}',
+        '{"device": "anna", "num_windows": 3}',
+        '{"device": "anna", "num_windows": 3, "loss": 0.5, "accuracy": 1}',
+        '["anna", 3, 0.5]',
+        "no JSON",
+        "",
+    ],
+)
+def test_other_types_and_fields_are_refused(text: str):
+    with pytest.raises(CodeMismatchError, match="expected a DeviceTraining, found something else"):
+        from_json(DeviceTraining, text)
+
+
+@each
+def test_no_kind_is_taken_for_another(message: object):
+    for other in {type(example) for example in EXAMPLES} - {type(message)}:
+        if {each.name for each in fields(other)} != {each.name for each in fields(message)}:
+            with pytest.raises(CodeMismatchError):
+                from_json(other, to_json(message))

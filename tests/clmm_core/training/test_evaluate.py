@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clmm_core.data.fleet import device_windows
+from clmm_core.data.labels import LabelDraw, draw_labelled
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import Counts, DeviceEvaluation
+from clmm_core.models.clmm import Clmm
+from clmm_core.seeds import seeded
+from clmm_core.training import evaluate
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors
+from clmm_core.training.evaluate import evaluate_cohort, predict
+from clmm_core.training.finetune import FinetuneConfig, finetune_device
+from clmm_core.training.local import LocalConfig
+from clmm_core.training.model_arrays import load_arrays, new_arrays
+from clmm_core.training.tasks import EvaluateTask
+
+Settings = Callable[..., dict[str, Any]]
+LABELS = LabelDraw(per_class=1, seed=4)
+PERSONAL = FinetuneConfig(local=LocalConfig(epochs=5, batch_size=6, learning_rate=0.003))
+
+
+def task_for(settings: Settings, *devices: int, **changes: Any) -> EvaluateTask:
+    plain = {"labelled": (), "labels": LABELS, "personal_labels": LABELS, "personal_config": PERSONAL}
+    return EvaluateTask(**settings(*devices), **(plain | changes))
+
+
+def arrays_for(settings: Settings) -> Arrays:
+    """A model whose normalisation fits the fleet roughly, so that its predictions differ between windows."""
+    arrays = new_arrays(settings()["model"], 1)
+    arrays["modalities.accelerometer.std"][:] = 5.0
+    return arrays
+
+
+def confusion_by_hand(model: Clmm, task: EvaluateTask, device: str, rows: list[int]) -> list[list[int]]:
+    windows = device_windows(task.data, device)
+    tensors = device_tensors(windows, task.classes)
+    table = [[0] * len(task.classes) for _ in task.classes]
+    for row in rows:
+        one = tensors.select(torch.tensor([row]))
+        predicted = int(model.eval()(one.streams, one.present).argmax())
+        table[task.classes.index(windows.labels[row])][predicted] += 1
+    return table
+
+
+def listed(counts: Counts | None) -> list[list[int]]:
+    assert counts is not None
+    return [list(row) for row in counts.confusion]
+
+
+def test_predictions_are_the_models_probabilities(
+    model: Callable[..., Clmm], toy_windows: Callable[..., DeviceTensors], monkeypatch: pytest.MonkeyPatch
+):
+    network, windows = model(dropout=0.5), toy_windows(11)
+    monkeypatch.setattr(evaluate, "BATCH", 4)
+    probabilities = predict(network.train(), windows)
+    expected = network.eval()(windows.streams, windows.present).double().softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert np.array_equal(probabilities, predict(network, windows))  # no dropout
+
+
+def test_every_labelled_window_of_an_unlabelled_device_counts(settings: Settings):
+    task, arrays = task_for(settings, 3, 0), arrays_for(settings)
+    reply, nothing = evaluate_cohort(task, arrays)
+    assert nothing == {}
+    assert [(each.device, each.modalities) for each in reply.devices] == [
+        ("device-00000", ("accelerometer",)),
+        ("device-00003", ("accelerometer", "gyroscope")),
+    ]
+    network = load_arrays(task.model, arrays)
+    for each in reply.devices:
+        assert listed(each.counts) == confusion_by_hand(network, task, each.device, list(range(12)))
+        assert each.personal_before is each.personal_after is None
+
+
+def test_what_was_trained_on_is_not_evaluated(settings: Settings):
+    task, arrays = task_for(settings, 3, 4, labelled=("device-00003",)), arrays_for(settings)
+    labelled, other = evaluate_cohort(task, arrays)[0].devices
+    _, rest = draw_labelled(device_windows(task.data, "device-00003"), task.classes, LABELS)
+    assert len(rest) == 6
+    assert listed(labelled.counts) == confusion_by_hand(load_arrays(task.model, arrays), task, "device-00003", rest.tolist())
+    assert sum(map(sum, listed(other.counts))) == 12
+
+
+def test_a_device_without_windows_to_evaluate_is_named(settings: Settings):
+    task = replace(task_for(settings, 3), classes=("fly", "swim", *settings()["classes"][:0]))
+    arrays = new_arrays(replace(task.model, num_classes=2), 1)
+    reply, _ = evaluate_cohort(replace(task, model=replace(task.model, num_classes=2)), arrays)
+    assert reply.devices == ()
+    assert [each.device for each in reply.left_out] == ["device-00003"]
+    all_drawn = task_for(settings, 3, labelled=("device-00003",), labels=LabelDraw(per_class=0))
+    reply, _ = evaluate_cohort(all_drawn, arrays_for(settings))
+    assert "no labelled window to evaluate on" in reply.left_out[0].reason
+
+
+def test_personalisation_by_hand(settings: Settings):
+    """A copy is fine-tuned on the drawn windows, and both models are compared on the rest."""
+    task, arrays = task_for(settings, 3, personalise=("device-00003",)), arrays_for(settings)
+    (answer,) = evaluate_cohort(task, arrays)[0].devices
+    windows = device_windows(task.data, "device-00003")
+    given, rest = draw_labelled(windows, task.classes, LABELS)
+    own = load_arrays(task.model, arrays)
+    assert listed(answer.personal_before) == confusion_by_hand(own, task, "device-00003", rest.tolist())
+    with seeded(4, "personalise", "device-00003") as draws:
+        finetune_device(own, device_tensors(windows, task.classes).select(torch.from_numpy(given)), PERSONAL, draws)
+    assert listed(answer.personal_after) == confusion_by_hand(own, task, "device-00003", rest.tolist())
+    assert sum(map(sum, listed(answer.counts))) == 12  # the shared model still answers for all windows
+
+
+def test_personalisation_changes_neither_the_shared_arrays_nor_other_subjects(settings: Settings):
+    arrays, untouched = arrays_for(settings), arrays_for(settings)
+    devices = (0, 3, 4)
+    plain, _ = evaluate_cohort(task_for(settings, *devices), arrays)
+    personal, _ = evaluate_cohort(task_for(settings, *devices, personalise=("device-00000", "device-00003")), arrays)
+    assert all(np.array_equal(arrays[name], untouched[name]) for name in untouched)
+    for one, other in zip(plain.devices, personal.devices, strict=True):
+        assert replace(other, personal_before=None, personal_after=None) == one
+    alone, _ = evaluate_cohort(task_for(settings, 3, personalise=("device-00003",)), arrays)
+    assert alone.devices[0] == personal.devices[1]  # no matter who was personalised before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"personal_labels": LabelDraw(per_class=0)}, "too few labelled windows to train on some and test on the rest"),
+        ({"personal_config": replace(PERSONAL, local=replace(PERSONAL.local, learning_rate=1e30))}, "training diverged"),
+    ],
+)
+def test_who_cannot_be_personalised_is_named_and_still_evaluated(settings: Settings, change: dict[str, Any], reason: str):
+    reply, _ = evaluate_cohort(task_for(settings, 3, personalise=("device-00003",), **change), arrays_for(settings))
+    answer: DeviceEvaluation = reply.devices[0]
+    assert answer.personal_before is answer.personal_after is None
+    assert sum(map(sum, listed(answer.counts))) == 12
+    assert [(each.device, reason in each.reason) for each in reply.left_out] == [("device-00003", True)]

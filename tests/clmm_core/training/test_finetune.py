@@ -1,0 +1,93 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clmm_core.errors import ConfigError, DeviceSkippedError
+from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
+from clmm_core.models.clmm import Clmm
+from clmm_core.seeds import seeded
+from clmm_core.training.augment import Augmentation
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.finetune import FinetuneConfig, finetune_device
+from clmm_core.training.local import LocalConfig
+
+MakeModel = Callable[..., Clmm]
+MakeWindows = Callable[..., DeviceTensors]
+PLAIN = Augmentation(scale=0.0, jitter=0.0, crop=0.0)
+CONFIG = FinetuneConfig(local=LocalConfig(epochs=2, batch_size=8, learning_rate=0.003), augmentation=Augmentation(modality_dropout=0.2))
+ONE_STEP = FinetuneConfig(
+    local=LocalConfig(epochs=1, batch_size=100, learning_rate=0.1, optimizer="sgd", weight_decay=0.0), augmentation=PLAIN
+)
+
+
+def finetuned(model: Clmm, windows: DeviceTensors, config: FinetuneConfig, seed: int = 0) -> Clmm:
+    with seeded(seed, "finetune") as draws:
+        finetune_device(model, windows, config, draws)
+    return model
+
+
+def test_it_learns_a_separable_problem(model: MakeModel, toy_windows: MakeWindows):
+    config = replace(CONFIG, local=replace(CONFIG.local, epochs=25))
+    network, fresh = finetuned(model(3), toy_windows(30, 3), config).eval(), toy_windows(60, 3, seed=1)
+    assert (network(fresh.streams, fresh.present).argmax(dim=1) == fresh.classes).float().mean() > 0.9
+
+
+def test_one_step_is_the_gradient_times_each_parts_rate(model: MakeModel, toy_windows: MakeWindows):
+    """Encoders and projections at 0.2 of the rate, everything else at the rate; all parts in one step."""
+    windows, by_hand = toy_windows(), model()
+    outputs = by_hand.classify(windows.streams, windows.present)
+    PrimaryAuxiliaryLoss(weight=0.3)(outputs.primary, outputs.auxiliary, windows.present, windows.classes).backward()
+    after = dict(finetuned(model(), windows, ONE_STEP).named_parameters())
+    for name, parameter in by_hand.named_parameters():
+        rate = 0.1 * (0.2 if ".encoder." in name or ".projection." in name else 1.0)
+        torch.testing.assert_close(after[name].data, parameter.data - rate * parameter.grad, atol=1e-5, rtol=1e-5)
+        assert not torch.equal(after[name].data, parameter.data), name
+
+
+def test_auxiliary_weight_0_trains_no_auxiliary_head(model: MakeModel, toy_windows: MakeWindows):
+    before, after = model().state_dict(), finetuned(model(), toy_windows(), replace(ONE_STEP, auxiliary=0.0)).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith("auxiliary") or ".head." in name]
+
+
+def test_modalities_the_device_lacks_stay_as_they_are(model: MakeModel, toy_windows: MakeWindows):
+    before, after = model(3).state_dict(), finetuned(model(3), toy_windows(12, 2), CONFIG).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in changed if name.startswith("modalities.gyroscope.encoder")}
+    assert not [name for name in changed if name.startswith("modalities.heart")]
+
+
+def test_buffers_stay_as_they_are(model: MakeModel, toy_windows: MakeWindows):
+    network = model()
+    before = {name: values.clone() for name, values in network.named_buffers()}
+    finetuned(network, toy_windows(), CONFIG)
+    assert before.keys() == dict(network.named_buffers()).keys() != set()
+    assert all(torch.equal(values, before[name]) for name, values in network.named_buffers())
+
+
+def test_training_is_reproducible_to_the_bit(model: MakeModel, toy_windows: MakeWindows):
+    one, again, other = (finetuned(model(dropout=0.3), toy_windows(), CONFIG, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_single_window_is_enough_and_none_is_not(model: MakeModel, toy_windows: MakeWindows):
+    windows = toy_windows(3)
+    finetuned(model(), windows.select(torch.tensor([1])), CONFIG)
+    with pytest.raises(DeviceSkippedError, match="expected labelled windows, found none"):
+        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_rate": -0.1}, "finetune.encoder-rate: expected 0 or more, found -0.1"),
+        ({"auxiliary": float("nan")}, "finetune.auxiliary: expected 0 or more, found nan"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(change: dict[str, float], message: str):
+    with pytest.raises(ConfigError, match=message):
+        replace(CONFIG, **change)

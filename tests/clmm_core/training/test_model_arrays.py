@@ -1,0 +1,48 @@
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from clmm_core.models.clmm import Clmm
+from clmm_core.models.config import ModelConfig
+from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays, stage_one_arrays
+
+
+def test_new_arrays_depend_on_the_seed_alone(config: Callable[..., ModelConfig]):
+    one, other = new_arrays(config(), 1), new_arrays(config(), 2)
+    torch.manual_seed(5)
+    again = new_arrays(config(), 1)
+    assert all(np.array_equal(one[name], again[name]) for name in one)
+    assert any(not np.array_equal(one[name], other[name]) for name in one)
+    assert {values.dtype for values in one.values()} == {np.dtype(np.float32)}
+
+
+def test_a_model_comes_back_as_it_went(config: Callable[..., ModelConfig], model: Callable[..., Clmm]):
+    sent = model()
+    sent.part("gyroscope").mean.fill_(3.0)
+    state = torch.random.get_rng_state()
+    back = load_arrays(config(), arrays_of(sent)).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(values, back[name]) for name, values in sent.state_dict().items())
+
+
+def test_arrays_are_copies_both_ways(config: Callable[..., ModelConfig], model: Callable[..., Clmm]):
+    arrays = arrays_of(model())
+    before = {name: values.copy() for name, values in arrays.items()}
+    loaded = load_arrays(config(), arrays)
+    with torch.no_grad():
+        for values in loaded.state_dict().values():
+            values.add_(1.0)
+    assert all(np.array_equal(arrays[name], before[name]) for name in arrays)
+
+
+def test_stage_one_is_normalisation_encoders_and_projections(model: Callable[..., Clmm]):
+    network = model(3)
+    expected = set()
+    for name in ("accelerometer", "gyroscope", "heart"):
+        part = network.part(name)
+        for piece in ("encoder", "projection"):
+            expected |= {f"modalities.{name}.{piece}.{key}" for key in getattr(part, piece).state_dict()}
+        expected |= {f"modalities.{name}.mean", f"modalities.{name}.std"}
+    assert set(stage_one_arrays(network)) == expected
+    assert {name for name in arrays_of(network) if is_stage_one(name)} == expected

@@ -1,0 +1,126 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from clmm_core.errors import ConfigError, DeviceSkippedError
+from clmm_core.losses.decoupled import DecoupledLoss
+from clmm_core.losses.focal import FocalLoss
+from clmm_core.losses.hard_positive import HardPositiveLoss
+from clmm_core.losses.tuned import TunedLoss
+from clmm_core.models.clmm import Clmm
+from clmm_core.seeds import seeded
+from clmm_core.training.augment import Augmentation
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.local import LocalConfig
+from clmm_core.training.pretrain import LossName, PretrainConfig, contrastive_loss, pretrain_device
+
+MakeModel = Callable[..., Clmm]
+MakeWindows = Callable[..., DeviceTensors]
+LOCAL = LocalConfig(epochs=2, batch_size=12, learning_rate=0.003)
+CONFIG = PretrainConfig(local=LOCAL, num_views=4, augmentation=Augmentation(rotation_deg=20.0))
+
+
+def trained(model: Clmm, windows: DeviceTensors, config: PretrainConfig = CONFIG, seed: int = 0) -> dict[str, Tensor]:
+    with seeded(seed, "pretrain") as draws:
+        pretrain_device(model, windows, config, draws)
+    return {name: values.clone() for name, values in model.state_dict().items()}
+
+
+def changed(model: Clmm, windows: DeviceTensors, config: PretrainConfig = CONFIG) -> set[str]:
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    after = trained(model, windows, config)
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hard-positive", HardPositiveLoss(beta=3.0, temperature=0.2)),
+        ("tcl", TunedLoss(k1=7.0, temperature=0.2)),
+        ("focal", FocalLoss(gamma=0.5, temperature=0.2)),
+        ("dclw", DecoupledLoss(temperature=0.2)),
+    ],
+)
+def test_each_loss_gets_its_settings(name: LossName, expected: object):
+    assert contrastive_loss(PretrainConfig(local=LOCAL, loss=name, temperature=0.2, beta=3.0, k1=7.0, gamma=0.5)) == expected
+
+
+@pytest.mark.parametrize("name", ["hard-positive", "tcl", "focal", "dclw"])
+@pytest.mark.parametrize("num_modalities", [1, 2, 3])
+def test_training_lowers_the_loss(model: MakeModel, toy_windows: MakeWindows, name: LossName, num_modalities: int):
+    network, windows = model(num_modalities), toy_windows(24, num_modalities)
+    config = PretrainConfig(local=replace(LOCAL, epochs=1), num_views=4, loss=name, augmentation=Augmentation())
+    with seeded(0, "test") as draws:
+        losses = [pretrain_device(network, windows, config, draws).loss for _ in range(20)]
+    assert sum(losses[-4:]) / 4 < 0.8 * losses[0] if name != "dclw" else losses[-1] < losses[0] - 1  # dclw goes below 0
+
+
+def test_every_encoder_and_projection_learns_and_nothing_else(model: MakeModel, toy_windows: MakeWindows):
+    network = model(2)
+    pieces = (".encoder.", ".projection.")
+    expected = {name for name, _ in network.named_parameters() if any(piece in name for piece in pieces)}
+    assert changed(network, toy_windows(24, 2)) == expected
+
+
+def test_modalities_the_device_lacks_stay_as_they_are(model: MakeModel, toy_windows: MakeWindows):
+    touched = changed(model(3), toy_windows(24, 2))
+    assert touched
+    assert not [name for name in touched if name.startswith("modalities.heart")]
+
+
+def test_training_is_reproducible_to_the_bit(model: MakeModel, toy_windows: MakeWindows):
+    windows = toy_windows(24, 3)
+    strong = replace(CONFIG, augmentation=Augmentation(rotation_deg=30.0, time_warp=0.2, channel_dropout=0.1, modality_dropout=0.3))
+    one = trained(model(3, dropout=0.2), windows, strong)
+    torch.rand(7)  # the global generator is elsewhere by now
+    again, other = trained(model(3, dropout=0.2), windows, strong), trained(model(3, dropout=0.2), windows, strong, seed=1)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_windows_are_left_as_they_are(model: MakeModel, toy_windows: MakeWindows):
+    windows, before = toy_windows(), toy_windows()
+    trained(model(), windows)
+    assert all(torch.equal(windows.streams[name], before.streams[name]) for name in windows.streams)
+    assert all(windows.present[name].all() for name in windows.present)
+
+
+def test_a_small_last_batch_is_left_out_and_steps_are_counted(model: MakeModel, toy_windows: MakeWindows):
+    with seeded(0, "test") as draws:
+        assert pretrain_device(model(), toy_windows(13), CONFIG, draws).num_steps == 2  # 12 and 1 windows, two epochs
+        assert pretrain_device(model(), toy_windows(14), CONFIG, draws).num_steps == 4
+
+
+def test_a_strong_proximal_term_holds_the_model_back(model: MakeModel, toy_windows: MakeWindows):
+    distance = {}
+    for mu in (0.0, 1000.0):
+        network = model()
+        start = {name: values.clone() for name, values in network.state_dict().items()}
+        local = LocalConfig(epochs=10, batch_size=24, learning_rate=0.0005, optimizer="sgd", weight_decay=0.0, proximal=mu)
+        after = trained(network, toy_windows(), replace(CONFIG, local=local))
+        distance[mu] = sum((after[name] - start[name]).square().sum().item() for name in start)
+    assert 0 < distance[1000.0] < 0.5 * distance[0.0]
+
+
+@pytest.mark.parametrize("num_windows", [0, 1])
+def test_fewer_than_two_windows_are_skipped(model: MakeModel, toy_windows: MakeWindows, num_windows: int):
+    windows = toy_windows(3).select(torch.arange(num_windows))
+    with pytest.raises(DeviceSkippedError, match=f"at least 2 windows to contrast, found {num_windows}"):
+        pretrain_device(model(), windows, CONFIG, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, "pretrain.temperature: expected above 0, found 0.0"),
+        ({"num_views": 1}, "pretrain.views: expected at least 2, found 1"),
+        ({"num_copies": 0}, "pretrain.copies: expected 1 to"),
+        ({"num_copies": 5}, r"pretrain.copies: expected 1 to the number of views \(4\), found 5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(change: dict[str, float], message: str):
+    with pytest.raises(ConfigError, match=message):
+        replace(CONFIG, **change)

@@ -1,0 +1,209 @@
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clmm_core.data.fleet import DataConfig
+from clmm_core.errors import RoundFailedError
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut
+from clmm_core.federated.server_optimizer import ServerOptimizerConfig
+from clmm_core.federated.source import client_source
+from clmm_core.models.config import ModalityShape, preset
+from clmm_core.report.records import RoundRecord, Split
+from clmm_core.report.run_folder import RunFolder, read_rounds
+from server.directory import Directory
+from server.hosts import Answer, Question
+from server.rounds import TrainingStage, choose_devices, decayed, train_stage
+from server.run import Run
+from server.run_config import StageConfig, parse_run_config
+
+STAGE = StageConfig(rounds=4, participation=1.0, decay="none", server=ServerOptimizerConfig())
+DEVICES = ("a", "b", "c")
+NAN = float("nan")
+
+
+@dataclass
+class TrainingHosts:
+    """A host a device; each answers with the update it is told, `None` for a device its host left out, and a loss of 2."""
+
+    updates: dict[str, float | None]
+    failing: dict[str, str] = field(default_factory=dict)
+    cohorts: list[tuple[str, ...]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    sent: list[Arrays] = field(default_factory=list)
+
+    def names(self) -> tuple[int, ...]:
+        return tuple(range(len(self.updates)))
+
+    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        names = list(self.updates)
+        if message_type == "query.profile":
+            return {host: Answer(self._profile(names[host]), {}) for host in questions}, {}
+        assert (message_type, reply_kind) == ("train.pretrain", HostUpdate)
+        self.cohorts.append(tuple(device for question in questions.values() for device in question.task[0]))
+        self.rates += [question.task[1] for question in questions.values()]
+        self.sent += [question.arrays for question in questions.values()]
+        failures = {host: self.failing[names[host]] for host in questions if names[host] in self.failing}
+        return {host: self._answer(names[host]) for host in questions if host not in failures}, failures
+
+    @staticmethod
+    def _profile(name: str) -> HostProfile:
+        device = DeviceProfile(device=name, num_windows=1, modalities={}, labelled_windows={})
+        return HostProfile(source=client_source(), modalities=(), window_s=1.0, devices=(device,))
+
+    def _answer(self, name: str) -> Answer:
+        value = self.updates[name]
+        if value is None:
+            return Answer(HostUpdate(weights={}, devices=(), left_out=(LeftOut(device=name, reason="too short"),)), {})
+        trained = DeviceTraining(device=name, num_windows=10, loss=2.0)
+        return Answer(HostUpdate(weights={"acc": 10.0}, devices=(trained,)), {"modalities.acc.w": np.full(2, value, np.float32)})
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, run_config) -> Callable[..., Run]:
+    def make(hosts: TrainingHosts, min_reply_share: float = 0.5) -> Run:
+        names = {"training": tuple(hosts.updates), "validation": (), "test": (), "labelled": (), "classes": ("x", "y")}
+        return Run(
+            config=parse_run_config(run_config()),
+            directory=Directory(hosts, DataConfig(), min_reply_share),
+            folder=RunFolder.create(tmp_path, "run"),
+            report=lambda record: None,
+            split=Split(seed=0, labels_per_class=1, label_unit="trial", **names),
+            model=preset("edge", (ModalityShape(name="acc", channels=3, time_steps=32),), 2),
+            units={"acc": "m/s^2"},
+            window_s=1.0,
+            arrays={"modalities.acc.w": np.zeros(2, np.float32), "fusion.w": np.ones(1, np.float32)},
+            started_s=0.0,
+        )
+
+    return make
+
+
+def train(run: Run, config: StageConfig = STAGE, devices: tuple[str, ...] = DEVICES, *, after: bool = False) -> tuple[RoundRecord, ...]:
+    stage = TrainingStage(
+        name="pretrain",
+        config=config,
+        devices=devices,
+        learning_rate=0.5,
+        task_for=lambda here, rate: (here, rate),
+        travels=lambda name: name.startswith("modalities."),
+        after_round=lambda: ({"validation_accuracy": 0.5}, ["validation: one is away"] if after else []),
+    )
+    train_stage(run, stage)
+    return tuple(run.rounds)
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    server_round=st.integers(1, 10_000),
+    participation=st.floats(0, 1),
+    order=st.permutations([f"d{i}" for i in range(8)]),
+)
+def test_the_cohort_depends_on_seed_and_round_only(seed: int, server_round: int, participation: float, order: list[str]):
+    cohort = choose_devices(tuple(order), participation, seed, server_round)
+    assert cohort == choose_devices(tuple(sorted(order)), participation, seed, server_round)
+    assert list(cohort) == sorted(set(cohort))
+    assert len(cohort) == max(1, round(participation * 8))
+
+
+def test_every_device_gets_its_turn():
+    devices = tuple(f"d{i}" for i in range(10))
+    turns = [choose_devices(devices, 0.3, 0, server_round) for server_round in range(1, 201)]
+    counts = [sum(device in turn for turn in turns) for device in devices]
+    assert min(counts) > 35
+    assert max(counts) < 85  # 60 expected
+    assert turns != [choose_devices(devices, 0.3, 1, server_round) for server_round in range(1, 201)]
+
+
+def test_a_learning_rate_stays_or_falls_by_half_a_cosine():
+    assert [decayed(0.4, STAGE, n) for n in (1, 2, 3, 4)] == [0.4] * 4
+    cosine = replace(STAGE, decay="cosine")
+    by_hand = [0.4, 0.4 * (2 + math.sqrt(2)) / 4, 0.2, 0.4 * (2 - math.sqrt(2)) / 4]
+    assert [decayed(0.4, cosine, n) for n in (1, 2, 3, 4)] == pytest.approx(by_hand)
+
+
+def test_rounds_are_counted_recorded_and_applied(make_run):
+    hosts = TrainingHosts({"a": 1.0, "b": 3.0, "c": 5.0})
+    run = make_run(hosts)
+    run.server_round = 7  # of a stage before
+    rounds = train(run, replace(STAGE, rounds=2, decay="cosine"))
+    assert [record.server_round for record in rounds] == [8, 9]
+    for record in rounds:
+        assert (record.stage, record.num_hosts, record.num_devices, record.num_windows, record.loss) == ("pretrain", 3, 3, 30, 2.0)
+    assert run.arrays["modalities.acc.w"].tolist() == [6.0, 6.0], "the mean update 3, twice"
+    assert run.arrays["fusion.w"].tolist() == [1.0]
+    assert hosts.rates == [0.5] * 3 + [0.25] * 3
+    assert all(set(sent) == {"modalities.acc.w"} for sent in hosts.sent)
+    assert read_rounds(run.folder.partial) == rounds
+
+
+def test_a_stage_asks_the_cohort_it_chose(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abcdef", 1.0))
+    run = make_run(hosts)
+    train(run, replace(STAGE, participation=0.5), devices=tuple("abcde"))
+    assert hosts.cohorts == [choose_devices(tuple("abcde"), 0.5, run.config.seed, n) for n in (1, 2, 3, 4)]
+    assert {len(cohort) for cohort in hosts.cohorts} == {2}
+    assert [record.num_devices for record in run.rounds] == [2] * 4
+
+
+def test_what_a_stage_measures_after_a_round_is_recorded_with_it(make_run):
+    (record,) = train(make_run(TrainingHosts({"a": None, "b": 1.0})), replace(STAGE, rounds=1), ("a", "b"), after=True)
+    assert record.validation_accuracy == 0.5
+    assert record.left_out == ("device 'a': too short", "validation: one is away")
+
+
+def test_no_rounds_change_nothing(make_run):
+    run = make_run(TrainingHosts({"a": 1.0}))
+    assert train(run, replace(STAGE, rounds=0), ("a",)) == ()
+    assert run.arrays["modalities.acc.w"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
+def test_an_update_that_is_not_finite_is_refused_and_named_and_the_others_count(make_run, bad: float):
+    run = make_run(TrainingHosts({"a": 1.0, "b": bad, "c": 3.0}))
+    (record,) = train(run, replace(STAGE, rounds=1))
+    assert record.left_out == ("the host of device(s) 'b' sent an update with NaN or infinity; it was refused",)
+    assert (record.num_hosts, record.num_devices, record.num_windows) == (2, 2, 20)
+    assert run.arrays["modalities.acc.w"].tolist() == [2.0, 2.0]
+    assert run.notes == list(record.left_out)
+
+
+def test_devices_and_hosts_that_did_not_count_are_named_once_in_the_notes(make_run):
+    hosts = TrainingHosts({"a": None, "b": 4.0, "c": 1.0}, failing={"c": "Traceback\nKeyError: 'x'"})
+    run = make_run(hosts)
+    rounds = train(run, replace(STAGE, rounds=2))
+    expected = ("train.pretrain: host 2 with device(s) 'c' did not answer: KeyError: 'x'", "device 'a': too short")
+    assert [record.left_out for record in rounds] == [expected, expected]
+    assert run.notes == list(expected)
+    assert [(record.num_hosts, record.num_devices) for record in rounds] == [(1, 1), (1, 1)]
+    assert run.arrays["modalities.acc.w"].tolist() == [8.0, 8.0]
+
+
+def test_a_round_in_which_nothing_counts_ends_the_run_and_says_why(make_run):
+    run = make_run(TrainingHosts({"a": NAN, "b": None, "c": NAN}))
+    with pytest.raises(RoundFailedError, match=r"pretrain, round 1: no device could be trained\. device 'b': too short; .*'a'.*; .*'c'"):
+        train(run)
+    assert run.rounds == []
+    assert run.arrays["modalities.acc.w"].tolist() == [0.0, 0.0]
+
+
+def test_too_few_answers_end_the_run(make_run):
+    run = make_run(TrainingHosts(dict.fromkeys("abc", 1.0), failing={"a": "gone", "b": "gone"}), min_reply_share=0.6)
+    with pytest.raises(RoundFailedError, match=r"at least 60% of 3 host\(s\), found 1: gone"):
+        train(run)
+
+
+def test_the_order_in_which_hosts_are_listed_changes_no_bit(make_run, tmp_path: Path):
+    values = {"a": 0.1, "b": 1e8, "c": -1e8}
+    first = make_run(TrainingHosts(values))
+    train(first)
+    first.folder.discard()
+    second = make_run(TrainingHosts(dict(reversed(values.items()))))
+    train(second)
+    assert np.array_equal(first.arrays["modalities.acc.w"], second.arrays["modalities.acc.w"])
