@@ -85,21 +85,17 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     )
     folder.write_info(info)
     folder.write_split(split)
-    left_out = (
-        directory.left_out()
-        + _too_few_labelled(config, split)
-        + _unlabelled_classes(split, directory)
-        + _unowned_modalities(split, directory, model)
-    )
+    left_out = directory.left_out() + _too_few_labelled(config, split)
+    left_out += _unlabelled_classes(split, directory) + _unowned_modalities(split, directory, model)
     run.ended("profile", started_s, left_out=tuple(left_out))
     return run
 
 
 def _too_few_labelled(config: RunConfig, split: Split) -> list[str]:
-    wanted, found = len(config.split.labelled) or config.split.num_labelled, len(split.labelled)
-    return (
-        [f"labels.num-devices asks for {wanted} labelled devices, but only {found} training devices have labels"] if found < wanted else []
-    )
+    wanted, found = config.split.num_labelled, len(split.labelled)
+    if config.split.labelled or found >= wanted:
+        return []
+    return [f"labels.num-devices asks for {wanted} labelled devices, but only {found} training devices have labels"]
 
 
 def _unlabelled_classes(split: Split, directory: Directory) -> list[str]:

@@ -1,5 +1,6 @@
 """A host's share of a round: train its devices one after the other, fold their updates into one weighted mean."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -66,7 +67,7 @@ def _train_cohort(
                 left_out.append(LeftOut(device=device, reason=str(reason)))
                 continue
         change = difference(stage_one_arrays(model) if stage == "pretrain" else arrays_of(model), arrays)
-        if not all(bool(np.isfinite(values).all()) for values in (trained.loss, *change.values())):
+        if not (math.isfinite(trained.loss) and all(bool(np.isfinite(values).all()) for values in change.values())):
             left_out.append(LeftOut(device=device, reason="training diverged to NaN or infinity: lower the learning rate"))
             continue
         folded.add(change, _weights(windows, stage))

@@ -23,6 +23,7 @@ BODY = {"still": 0.2, "walk": 2.0, "run": 5.0}
 """Hz."""
 RATE_HZ = 50
 UNITS = {"accelerometer": "m/s^2", "gyroscope": "rad/s"}
+NO_ROUNDS: dict[str, Value] = {"pretrain.rounds": 0, "finetune.rounds": 0}
 Train = Callable[..., RunRecord]
 Write = Callable[..., Path]
 
@@ -163,7 +164,7 @@ def test_every_subject_is_evaluated_in_its_group(train: Train):
 
 @pytest.mark.parametrize("unit", ["trial", "window"])
 def test_what_was_trained_on_is_never_evaluated(train: Train, unit: str):
-    run = train({"labels.unit": unit, "data.window-s": 0.0})
+    run = train({"labels.unit": unit, "data.window-s": 0.0, **NO_ROUNDS})
     data = DataConfig(name="synthetic", num_devices=6)
     for subject in run.subjects:
         windows = device_windows(data, subject.subject)
@@ -268,7 +269,7 @@ def test_a_subject_without_labels_is_not_evaluated_and_that_is_said(train: Train
 def test_fewer_labelled_devices_than_asked_for_is_said(train: Train, write: Write):
     for name in ("ann", "ben", "cat", "dan"):
         write(name, labels=() if name in ("ann", "cat") else None)
-    run = train({"split.test": "ann", "split.num-validation": 0, "labels.num-devices": 3})
+    run = train({"split.test": "ann", "split.num-validation": 0, "labels.num-devices": 3, **NO_ROUNDS})
     assert run.split.labelled == ("ben", "dan")
     assert "labels.num-devices asks for 3 labelled devices, but only 2 training devices have labels" in run.notes
 
@@ -327,7 +328,7 @@ def test_a_stream_file_that_is_gone_leaves_its_device_out_by_name(train: Train, 
     for name in ("ann", "ben", "cat"):
         recordings = write(name)
     (recordings / "ben" / "session-1" / "gyroscope.csv").unlink()
-    run = train({"split.num-validation": 0, "labels.num-devices": 1})
+    run = train({"split.num-validation": 0, "labels.num-devices": 1, **NO_ROUNDS})
     assert any("ben/session-1/gyroscope.csv: expected this stream file, found none" in note for note in run.notes)
     assert {subject.subject for subject in run.subjects} == {"ann", "cat"}
 
@@ -397,9 +398,9 @@ def test_a_run_that_fails_later_leaves_its_rounds(train: Train, tmp_path: Path, 
 
 
 def test_a_name_that_is_taken_is_refused_and_its_results_stay(train: Train, tmp_path: Path):
-    before = train()
+    before = train(NO_ROUNDS)
     with pytest.raises(ConfigError, match="a run of that name is finished"):
-        train()
+        train(NO_ROUNDS)
     assert read_run(tmp_path / "results" / "run") == before
 
 

@@ -23,12 +23,14 @@ def refused(values: dict[str, Value]) -> str:
 
 
 def test_the_committed_defaults_are_a_run(run_config: Make):
-    config = parse_run_config(run_config())
-    assert (config.data.name, config.pretrain_stage.rounds, config.finetune_stage.rounds) == ("spar", 10, 30)
+    values = run_config()
+    config = parse_run_config(values)
+    assert config.data.name == values["data.name"] == "spar"
+    assert (config.pretrain_stage.rounds, config.finetune_stage.rounds) == (values["pretrain.rounds"], values["finetune.rounds"])
     assert config.pretrain.augmentation == config.finetune.augmentation == config.personal.augmentation
-    assert config.finetune.local.epochs == 3
-    assert config.personal.local.epochs == 20
-    assert config.finetune.encoder_rate == config.personal.encoder_rate == 0.2
+    assert config.finetune.local.epochs == values["finetune.local-epochs"]
+    assert config.personal.local.epochs == values["personalise.local-epochs"]
+    assert config.finetune.encoder_rate == config.personal.encoder_rate == values["finetune.encoder-rate"]
 
 
 def test_each_value_goes_where_its_key_says(run_config: Make):
@@ -41,7 +43,7 @@ def test_each_value_goes_where_its_key_says(run_config: Make):
     assert (config.pretrain_stage.rounds, config.finetune_stage.rounds) == (2, 3)
     assert [each.local.learning_rate for each in (config.pretrain, config.finetune, config.personal)] == [0.5, 0.25, 0.125]
     assert (config.pretrain_stage.server.name, config.finetune_stage.server.name) == ("fedadam", "fedavg")
-    assert (config.pretrain_stage.server.momentum, config.finetune_stage.server.momentum) == (0.9, 0.5)
+    assert (config.pretrain_stage.server.momentum, config.finetune_stage.server.momentum) == (DEFAULTS["pretrain.server-momentum"], 0.5)
     assert (config.split.num_test, config.split.num_labelled) == (7, 9)
     assert (config.labels.per_class, config.personal_labels.per_class) == (4, 6)
     assert config.labels.unit == config.personal_labels.unit == "window"

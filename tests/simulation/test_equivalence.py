@@ -48,16 +48,19 @@ PLAIN_DESCENT: dict[str, Value] = {
     "finetune.lr": LEARNING_RATE,
 }
 
+ROUNDS: dict[str, Value] = {"batch-size": 100, "participation": 1.0, "decay": "none", "server-optimizer": "fedavg", "server-lr": 1.0}
 METHOD: dict[str, Value] = {
     "pretrain.loss": "hard-positive",
     "pretrain.temperature": 0.07,
     "pretrain.beta": 2.0,
     "pretrain.copies": 2,
-    "pretrain.batch-size": 100,
-    "finetune.batch-size": 100,
+    **{f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in ROUNDS.items()},
     "finetune.encoder-rate": 0.2,
     "finetune.auxiliary": 0.3,
+    "model.preset": "edge",
+    "model.attention": "diff-v1",
     "model.dropout": 0.1,
+    "labels.per-class": 1,
 }
 """What the training written out below takes as given, so that another default changes nothing here."""
 

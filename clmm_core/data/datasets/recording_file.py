@@ -28,6 +28,9 @@ UNITS: Mapping[str, tuple[str, float]] = {
 UNIT_OF: Mapping[str, str] = {"accelerometer": "m/s^2", "gyroscope": "rad/s", "magnetometer": "uT", "skeleton": "m"}
 """What a well-known modality is measured in; a mismatch is a mistake in the file."""
 
+NOT_IN_NAMES = (JOIN, ",", ".")
+"""`data.modalities` joins modalities and lists them, and the model's array names have dots between their parts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEntry:
@@ -74,8 +77,8 @@ def read_recording_file(path: Path) -> RecordingFile:
     streams = _named(f"{path}: streams", top["streams"])
     entries = {modality: _stream(f"{path}: streams.{modality}", path.parent, entry) for modality, entry in streams.items()}
     for modality, entry in entries.items():
-        if JOIN in modality:
-            raise DataError(f"{path}: streams.{modality}: expected a name without '{JOIN}', which joins two modalities in data.modalities")
+        if any(mark in modality for mark in NOT_IN_NAMES):
+            raise DataError(f"{path}: streams.{modality}: expected a name without {', '.join(map(repr, NOT_IN_NAMES))}: choose another")
         if entry.unit != UNIT_OF.get(modality, entry.unit):
             raise DataError(f"{path}: streams.{modality}.unit: expected a unit that becomes {UNIT_OF[modality]}, found {entry.unit}")
     return RecordingFile(path=path, streams=entries, intervals=_intervals(f"{path}: intervals", top.get("intervals") or []))

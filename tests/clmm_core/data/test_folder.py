@@ -251,6 +251,8 @@ def entry_with(**changes: str | None) -> str:
         (entry_with(rate_hz=None, time="when"), "streams.accelerometer.time: expected a column named t_ns or t_s, found 'when'"),
         (entry_with(rate_hz=None, time="t_s", start_s="1"), "streams.accelerometer.start_s: expected it beside rate_hz only"),
         ("streams: {a+b: {file: a.csv, unit: g, columns: [x], rate_hz: 1}}", r"streams.a\+b: expected a name without '\+'"),
+        ("streams: {left.wrist: {file: a.csv, unit: g, columns: [x], rate_hz: 1}}", r"streams.left.wrist: expected a name without .*'\.'"),
+        ("streams: {'a,b': {file: a.csv, unit: g, columns: [x], rate_hz: 1}}", r"streams.a,b: expected a name without .*','"),
         (entry_with() + "intervals: 3", "intervals: expected a list"),
         (entry_with() + "intervals: [{label: yes, start_s: 0, end_s: 1}]", r"intervals\[0\].label: expected text, found True"),
         (entry_with() + "intervals: [{label: a, start_s: 1, end_s: 1}]", r"intervals\[0\]: interval 'a' ends at 1.0 s"),

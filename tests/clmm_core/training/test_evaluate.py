@@ -13,11 +13,12 @@ from clmm_core.federated.messages import Counts, DeviceEvaluation
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import seeded
 from clmm_core.training import evaluate
+from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors
 from clmm_core.training.evaluate import evaluate_cohort, predict
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import load_arrays, new_arrays
+from clmm_core.training.model_arrays import arrays_of, load_arrays, new_arrays
 from clmm_core.training.tasks import EvaluateTask
 
 Settings = Callable[..., dict[str, Any]]
@@ -31,10 +32,17 @@ def task_for(settings: Settings, *devices: int, **changes: Any) -> EvaluateTask:
 
 
 def arrays_for(settings: Settings) -> Arrays:
-    """A model whose normalisation fits the fleet roughly, so that its predictions differ between windows."""
-    arrays = new_arrays(settings()["model"], 1)
-    arrays["modalities.accelerometer.std"][:] = 5.0
-    return arrays
+    """A model that learned a little from device-00005, so that its predictions differ between windows and are not all right."""
+    task = settings(5)
+    model = load_arrays(task["model"], new_arrays(task["model"], 1))
+    windows = device_tensors(device_windows(task["data"], "device-00005"), task["classes"])
+    for name, values in windows.streams.items():
+        model.part(name).mean.copy_(values[windows.present[name]].mean(dim=(0, 2)))
+        model.part(name).std.copy_(values[windows.present[name]].std(dim=(0, 2)))
+    local = LocalConfig(epochs=12, batch_size=6, learning_rate=0.01)
+    with seeded(0, "test") as draws:
+        finetune_device(model, windows, FinetuneConfig(local=local, augmentation=Augmentation(modality_dropout=0.5)), draws)
+    return arrays_of(model)
 
 
 def confusion_by_hand(model: Clmm, task: EvaluateTask, device: str, rows: list[int]) -> list[list[int]]:

@@ -1,0 +1,75 @@
+"""Our app over real Flower and Ray, by the official `flwr run`."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from clmm_core.report.run_folder import WEIGHTS, read_run
+from server.run_config import Value, parse_run_config
+from server.server_app import train_and_write
+from simulation.flwr_run import FlowerRun, new_home, run_flower
+from simulation.in_process import InProcessHosts
+from simulation.local_superlink import FlowerRunError
+
+pytestmark = pytest.mark.flower
+PROJECT = Path(__file__).parents[1]
+OVERRIDES: dict[str, Value] = {
+    **{"data.name": "synthetic", "data.num-devices": 6, "data.window-s": 1.28, "data.overlap": 0.0, "pretrain.views": 3},
+    **{"pretrain.rounds": 1, "finetune.rounds": 2, "finetune.local-epochs": 1, "personalise.local-epochs": 1, "min-hosts": 2},
+    **{"split.num-test": 1, "report.points-per-device": 4},
+}
+
+
+@pytest.fixture
+def flower_run(tmp_path: Path) -> Callable[..., Path]:
+    """Run this checkout on two simulated SuperNodes; return the results folder."""
+
+    def make(on_tick: Callable[[Path], None] = lambda home: None, **overrides: Value) -> Path:
+        run = FlowerRun(app=PROJECT, results_dir=tmp_path / "results", name="over-flower", overrides=OVERRIDES | overrides, hosts=2)
+        home = new_home(tmp_path, "home")
+        return run_flower(run, home, on_tick=lambda: on_tick(home))
+
+    return make
+
+
+def test_flower_computes_what_hosts_in_one_process_compute(flower_run, run_config, tmp_path: Path):
+    torch.set_num_threads(1)
+    over_flower = flower_run()
+    values = run_config({**OVERRIDES, "results-dir": str(tmp_path / "results"), "run-name": "in-process"})
+    in_process = train_and_write(InProcessHosts(2), parse_run_config(values), values, lambda line: None)
+    expected, found = load_file(in_process / WEIGHTS), load_file(over_flower / WEIGHTS)
+    assert set(found) == set(expected)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
+    here, there = read_run(in_process), read_run(over_flower)
+    assert there.split == here.split
+    assert [(r.stage, r.server_round, r.num_hosts, r.num_devices, r.num_windows, r.left_out) for r in there.rounds] == [
+        (r.stage, r.server_round, r.num_hosts, r.num_devices, r.num_windows, r.left_out) for r in here.rounds
+    ]
+    assert [r.loss for r in there.rounds] == [r.loss and pytest.approx(r.loss, abs=1e-5) for r in here.rounds]
+    assert [(subject.subject, subject.group, subject.num_windows) for subject in there.subjects] == [
+        (subject.subject, subject.group, subject.num_windows) for subject in here.subjects
+    ]
+    assert there.notes == here.notes
+    assert {"clmm", "flwr", "ray", "torch"} <= set(there.info.versions)
+
+
+def test_another_client_in_the_folder_that_flower_was_started_from_is_refused(flower_run, tmp_path: Path):
+    """Ray puts that folder ahead of the app on a worker's path, so the `client` package lying there would answer in silence."""
+
+    def leave_another_client(home: Path) -> None:
+        folder = home / "empty" / "client"
+        if not folder.exists():
+            shutil.copytree(PROJECT / "client", folder, ignore=shutil.ignore_patterns("__pycache__"))
+            (folder / "devices.py").write_text((folder / "devices.py").read_text() + "# another version\n")
+
+    with pytest.raises(
+        FlowerRunError, match=r"^host \d+ runs client code [0-9a-f]{16}, this server expects [0-9a-f]{16}: another checkout"
+    ):
+        flower_run(leave_another_client)
+    assert list((tmp_path / "results").iterdir()) == []
