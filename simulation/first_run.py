@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,6 +16,7 @@ from typing import Annotated
 
 import torch
 import typer
+from scipy.stats import t as student_t
 
 from clmm_core.report.metrics import chance, majority_share, pooled, summarise
 from clmm_core.report.records import RunRecord
@@ -32,8 +33,8 @@ METHODS: dict[str, dict[str, Value]] = {
     "no stage one, encoders at full rate": {"pretrain.rounds": 0, "personalise.per-class": 0, "finetune.encoder-rate": 1.0},
 }
 FIRST = next(iter(METHODS))
-UTD_MHAD: dict[str, Value] = {"pretrain.local-epochs": 2, "finetune.rounds": 40}
-"""Fewer windows a device and four times the classes: more passes in both stages."""
+NO_VALIDATION: dict[str, Value] = {"split.num-validation": 0}
+"""Nothing is chosen in these runs, so every subject that is not tested trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Set:
     """A data set of the table and what its runs change in the run config."""
 
     name: str
+    folds: tuple[str, ...]
+    """Test subjects of each split; together they are all subjects, each tested in one fold."""
     overrides: dict[str, Value] = field(default_factory=dict)
 
 
@@ -50,17 +53,40 @@ class Cell:
 
     data: Set
     method: str
-    seed: int
+    draw: int
+    """Which of a fold's draws of labels and initial models."""
+    fold: int
+
+    @property
+    def seed(self) -> int:
+        """The run's seed: no two cells of a method share one."""
+        return self.draw * len(self.data.folds) + self.fold
 
     @property
     def name(self) -> str:
         """The cell's results folder."""
-        return f"{self.data.name}-{self.method.replace(',', '').replace(' ', '-')}-seed{self.seed}"
+        return "-".join(f"{self.data.name} {self.method} seed{self.seed}".replace(",", "").split())
 
     @property
     def overrides(self) -> dict[str, Value]:
         """What the cell changes in the run config."""
-        return {**self.data.overrides, **METHODS[self.method], "seed": self.seed, "run-name": self.name}
+        test: dict[str, Value] = {"split.test": self.data.folds[self.fold], "seed": self.seed, "run-name": self.name}
+        return NO_VALIDATION | self.data.overrides | METHODS[self.method] | test
+
+
+SPAR = Set(name="SPAR", folds=("9,10", "1,2", "3,4", "5,6", "7,8"))
+UTD_MHAD = Set(
+    name="UTD-MHAD",
+    folds=("7,8", "1,2", "3,4", "5,6"),
+    # Fewer windows a device and four times the classes than SPAR: more passes in both stages.
+    overrides={"data.name": "utd-mhad", "pretrain.local-epochs": 2, "finetune.rounds": 40},
+)
+SPAR_FEW = Set(
+    name="SPAR, one labelled window a class",
+    folds=SPAR.folds,
+    # 14 labels in all; more rounds, because a round has a single step.
+    overrides={"labels.unit": "window", "finetune.rounds": 60},
+)
 
 
 def run_cell(cell: Cell, results: Path) -> None:
@@ -75,34 +101,35 @@ def run_cell(cell: Cell, results: Path) -> None:
 
 
 def table(cells: Sequence[Cell], results: Path) -> str:
-    """Return the Markdown section of one data set: a row a method, then the differences to the first, paired by seed."""
+    """Return the Markdown section of one data set: a row a method, differences paired by run, then a row a run."""
     runs = {(cell.method, cell.seed): read_run(results / cell.name) for cell in cells}
     seeds = sorted({cell.seed for cell in cells})
-    first = next(iter(runs.values()))
-    lines = [
-        f"### {cells[0].data.name}",
-        "",
-        _setting(first, len(seeds)),
-        "",
-        "| method | accuracy | macro-F1 | worst subject | each seed | gain of stage one, paired | wall time a run |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"### {cells[0].data.name}", "", _setting(runs[FIRST, seeds[0]], len(seeds), len(cells[0].data.folds)), ""]
+    lines += ["| method | accuracy | macro-F1 | worst subject | gain of stage one, paired | wall time a run |", "|---|---|---|---|---|---|"]
+    accuracy = {key: _unseen(run)[0] for key, run in runs.items()}
     for method in METHODS:
-        accuracies, f1s, worst = zip(*(_unseen(runs[method, seed]) for seed in seeds), strict=True)
-        differences = [_unseen(runs[FIRST, seed])[0] - accuracies[i] for i, seed in enumerate(seeds)]
-        gain = "" if method == FIRST else f"{_spread(differences, sign='+')}, smallest {100 * min(differences):+.1f}"
+        _, f1s, worst = zip(*(_unseen(runs[method, seed]) for seed in seeds), strict=True)
+        differences = [accuracy[FIRST, seed] - accuracy[method, seed] for seed in seeds]
+        gain = "" if method == FIRST else f"{_interval(differences)}; better in {sum(d > 0 for d in differences)} of {len(seeds)} runs"
         wall_s = mean(runs[method, seed].rounds[-1].elapsed_s for seed in seeds)
-        each = " ".join(f"{100 * value:.1f}" for value in accuracies)
-        lines.append(f"| {method} | {_spread(accuracies)} | {_spread(f1s)} | {100 * min(worst):.1f} | {each} | {gain} | {wall_s:.0f} s |")
-    return "\n".join([*lines, *_chance_rows([runs[FIRST, seed] for seed in seeds]), ""])
+        spread = _spread([accuracy[method, seed] for seed in seeds])
+        lines.append(f"| {method} | {spread} | {_spread(f1s)} | {100 * min(worst):.1f} | {gain} | {wall_s:.0f} s |")
+    lines += _chance_rows([runs[FIRST, seed] for seed in seeds])
+    lines += ["", "| seed | test | labelled | " + " | ".join(METHODS) + " |", "|---|---|---|" + "---|" * len(METHODS)]
+    for seed in seeds:
+        split = runs[FIRST, seed].split
+        figures = " | ".join(f"{100 * accuracy[method, seed]:.1f}" for method in METHODS)
+        lines.append(f"| {seed} | {', '.join(split.test)} | {', '.join(split.labelled)} | {figures} |")
+    return "\n".join([*lines, ""])
 
 
-def _setting(run: RunRecord, num_seeds: int) -> str:
+def _setting(run: RunRecord, num_runs: int, num_folds: int) -> str:
     split = run.split
     return (
-        f"{num_seeds} seeds; each draws {len(split.test)} test, {len(split.validation)} validation and {len(split.labelled)} labelled "
-        f"subjects of {len(split.training) + len(split.test) + len(split.validation)}, and {split.labels_per_class} labelled "
-        f"{split.label_unit}(s) a class. {', '.join(run.card.modalities)}; {run.card.num_parameters:,} parameters; "
+        f"{num_runs} runs a method: {num_folds} folds that test every subject once, and {num_runs // num_folds} draw(s) each of the "
+        f"{len(split.labelled)} labelled devices, of {split.labels_per_class} labelled {split.label_unit}(s) a class on each, and of the "
+        "initial model. "
+        f"{len(split.training)} devices train. {', '.join(run.card.modalities)}; {run.card.num_parameters:,} parameters; "
         f"{run.info.run_config['pretrain.rounds']} rounds of stage one, {run.info.run_config['finetune.rounds']} of stage two."
     )
 
@@ -119,14 +146,21 @@ def _chance_rows(runs: Sequence[RunRecord]) -> list[str]:
     counts = [pooled(subject.counts for subject in run.subjects if subject.group == "unseen") for run in runs]
     majority = mean(majority_share(each) or 0.0 for each in counts if each is not None)
     return [
-        f"| chance (1 of {classes}) | {100 * chance(classes):.1f} | | | | | |",
-        f"| always the test subjects' most frequent activity | {100 * majority:.1f} | | | | | |",
+        f"| chance (1 of {classes}) | {100 * chance(classes):.1f} | | | | |",
+        f"| always the test subjects' most frequent activity | {100 * majority:.1f} | | | | |",
     ]
 
 
-def _spread(values: Sequence[float], sign: str = "") -> str:
-    deviation = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):{sign}.1f}{deviation}"
+def _spread(values: Sequence[float]) -> str:
+    return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _interval(differences: Sequence[float]) -> str:
+    """Return a mean difference with its 95 % interval (Student's t over runs)."""
+    if len(differences) < 2:
+        return f"{100 * mean(differences):+.1f}"
+    half = float(student_t.ppf(0.975, len(differences) - 1)) * stdev(differences) / len(differences) ** 0.5
+    return f"{100 * mean(differences):+.1f} ({100 * (mean(differences) - half):+.1f} to {100 * (mean(differences) + half):+.1f})"
 
 
 def _between_marks(page: Path, measured: str) -> None:
@@ -139,16 +173,22 @@ def _between_marks(page: Path, measured: str) -> None:
 def main(
     *,
     utd_mhad: Annotated[Path | None, typer.Option(help="UTD-MHAD folder or archive; without it only SPAR runs.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N - 1.")] = 5,
+    draws: Annotated[int, typer.Option(min=1, help="Runs a fold, with other labels and initial models.")] = 2,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, one core each.")] = 2,
     results: Annotated[Path, typer.Option(help="Where finished cells are kept.")] = Path("results/first-run"),
     page: Annotated[Path, typer.Option(help="The page whose measured section is replaced.")] = Path("docs/results/first-run.md"),
 ) -> None:
     """Run what is missing of the table, then write it."""
-    sets = [Set(name="SPAR")]
+    sets = [SPAR, SPAR_FEW]
     if utd_mhad is not None:
-        sets.append(Set(name="UTD-MHAD", overrides={"data.name": "utd-mhad", "data.path": str(utd_mhad.absolute()), **UTD_MHAD}))
-    cells = [Cell(data=each, method=method, seed=seed) for each in sets for method in METHODS for seed in range(seeds)]
+        sets.insert(1, replace(UTD_MHAD, overrides={**UTD_MHAD.overrides, "data.path": str(utd_mhad.absolute())}))
+    cells = [
+        Cell(data=each, method=method, draw=draw, fold=fold)
+        for each in sets
+        for draw in range(draws)
+        for fold in range(len(each.folds))
+        for method in METHODS
+    ]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run_cell, cell, results.absolute()): cell for cell in cells}
         for number, done in enumerate(as_completed(running), start=1):

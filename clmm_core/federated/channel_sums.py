@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST_STD = 1e-6
-"""A channel that never moves is left at its mean instead of being divided by nothing."""
+"""A channel that moves less than this over the training subjects is centred and not scaled: it may move on another subject."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,11 @@ class ChannelSums:
 
     @property
     def std(self) -> NDArray[np.float32]:
-        """`[channels]`, in the channel's unit, at least `SMALLEST_STD`."""
+        """`[channels]`, in the channel's unit; 1 where it is below `SMALLEST_STD`."""
         mean = np.array(self.total) / self.count
         variance = np.maximum(np.array(self.squares) / self.count - mean**2, 0.0)
-        return np.maximum(np.sqrt(variance), SMALLEST_STD).astype(np.float32)
+        std = np.sqrt(variance)
+        return np.where(std < SMALLEST_STD, 1.0, std).astype(np.float32)
 
 
 def channel_sums(windows: NDArray[np.float32], present: NDArray[np.bool_]) -> ChannelSums:

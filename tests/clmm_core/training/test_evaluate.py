@@ -110,15 +110,16 @@ def test_a_device_without_windows_to_evaluate_is_named(settings: Settings):
 
 def test_personalisation_by_hand(settings: Settings):
     """A copy is fine-tuned on the drawn windows, and both models are compared on the rest."""
-    task, arrays = task_for(settings, 3, personalise=("device-00003",)), arrays_for(settings)
+    task, arrays = task_for(settings, 6, personalise=("device-00006",)), arrays_for(settings)
     (answer,) = evaluate_cohort(task, arrays)[0].devices
-    windows = device_windows(task.data, "device-00003")
+    windows = device_windows(task.data, "device-00006")
     given, rest = draw_labelled(windows, task.classes, LABELS)
     own = load_arrays(task.model, arrays)
-    assert listed(answer.personal_before) == confusion_by_hand(own, task, "device-00003", rest.tolist())
-    with seeded(4, "personalise", "device-00003") as draws:
+    assert listed(answer.personal_before) == confusion_by_hand(own, task, "device-00006", rest.tolist())
+    assert listed(answer.personal_before) != confusion_by_hand(own, task, "device-00006", given.tolist())
+    with seeded(4, "personalise", "device-00006") as draws:
         finetune_device(own, device_tensors(windows, task.classes).select(torch.from_numpy(given)), PERSONAL, draws)
-    assert listed(answer.personal_after) == confusion_by_hand(own, task, "device-00003", rest.tolist())
+    assert listed(answer.personal_after) == confusion_by_hand(own, task, "device-00006", rest.tolist())
     assert sum(map(sum, listed(answer.counts))) == 12  # the shared model still answers for all windows
 
 
