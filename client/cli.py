@@ -66,7 +66,7 @@ LOADERS = (
         subjects="any number",
         modalities=("accelerometer", "gyroscope", "magnetometer"),
         classes="6 activities",
-        source="made from data.seed, for scale and tests; never for an accuracy claim",
+        source="made from the run's seed, for scale and tests; never for an accuracy claim",
         needs_path=False,
     ),
 )

@@ -32,6 +32,10 @@ class SplitConfig:
     """Training devices whose labels are used; empty draws `num_labelled` from the seed."""
     num_labelled: int
 
+    def __post_init__(self) -> None:
+        if not self.labelled and self.num_labelled < 1:
+            raise ConfigError("labels.num-devices: expected at least 1 labelled device, found 0: stage two has nothing to learn from")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:

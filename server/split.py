@@ -65,6 +65,4 @@ def _labelled(wanted: SplitConfig, training: Sequence[str], devices: Mapping[str
         raise DataError(f"none of the {len(training)} training devices has a label: stage two needs at least one labelled device")
     if wanted.labelled:
         return tuple(sorted(wanted.labelled))
-    if not wanted.num_labelled:
-        raise ConfigError("labels.num-devices: expected at least 1 labelled device, found 0: stage two has nothing to learn from")
     return tuple(sorted(_draw(wanted, "labelled", able, min(wanted.num_labelled, len(able)))))

@@ -116,7 +116,7 @@ def test_a_choice_lists_what_is_possible(run_config: Make, key: str, value: Valu
     ("key", "value"),
     [
         *(("seed", -1), ("data.name", "sparr"), ("data.window-s", -1.0), ("data.overlap", 1.0), ("data.num-devices", 0)),
-        *(("split.num-test", -1), ("split.num-validation", -1), ("labels.num-devices", -1)),
+        *(("split.num-test", -1), ("split.num-validation", -1), ("labels.num-devices", -1), ("labels.num-devices", 0)),
         *(("labels.per-class", -1), ("personalise.per-class", -1)),
         *(("model.dropout", -0.1), ("model.dropout", 1.0), ("client.weight-decay", -0.1), ("client.proximal", -0.1)),
         *(("augment.rotation-deg", -1.0), ("augment.scale", -0.1), ("augment.jitter", -0.1), ("augment.time-warp", -0.1)),

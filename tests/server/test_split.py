@@ -96,7 +96,6 @@ def test_what_was_asked_is_kept_with_it(draw: Draw, run_config):
         (3, {"num_test": 3, "validation": ("s00",)}, r"expected at least 3 subject\(s\) to draw for test, found 2"),
         (3, {"num_test": 2, "num_validation": 1}, "none is left to train on"),
         (2, {"test": ("s00", "s01"), "num_validation": 0}, "none is left to train on"),
-        (4, {"num_labelled": 0}, "labels.num-devices: expected at least 1 labelled device, found 0"),
     ],
 )
 def test_a_split_that_cannot_be_says_why(draw: Draw, count: int, wanted: dict[str, object], message: str):

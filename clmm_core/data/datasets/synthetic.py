@@ -81,7 +81,7 @@ class Synthetic:
         if self.num_devices < 1:
             raise ConfigError(f"data.num-devices: expected at least 1, found {self.num_devices}")
         if self.seed < 0:
-            raise ConfigError(f"data.seed: expected 0 or more, found {self.seed}")
+            raise ConfigError(f"seed: expected 0 or more, found {self.seed}")
 
     @property
     def window(self) -> WindowSpec:

@@ -98,5 +98,5 @@ def test_an_unknown_subject_has_no_recordings(subject: str) -> None:
 
 @pytest.mark.parametrize(("num_devices", "seed"), [(0, 0), (1, -1)])
 def test_a_fleet_that_cannot_be_is_refused(num_devices: int, seed: int) -> None:
-    with pytest.raises(ConfigError, match=r"data\.(num-devices|seed): expected"):
+    with pytest.raises(ConfigError, match=r"(num-devices|seed): expected"):
         Synthetic(num_devices=num_devices, seed=seed)
