@@ -1,9 +1,7 @@
 """The `clmm` command. It imports what a subcommand needs when that subcommand runs: a host without Ray or torch can use its part."""
 
-import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,10 +81,10 @@ def report(folder: Annotated[Path, typer.Argument(help="The results folder of a 
     """Write report.html of a finished run again, and show its table."""
     with _errors_told():
         from clmm_core.report.page import render  # noqa: PLC0415
-        from clmm_core.report.run_folder import REPORT, read_run  # noqa: PLC0415
+        from clmm_core.report.run_folder import REPORT, read_run, replace_file  # noqa: PLC0415
 
         record = read_run(folder)
-        _replace(folder / REPORT, render(record))
+        replace_file(folder / REPORT, render(record))
         _tell_results(_console(), record, folder)
 
 
@@ -177,16 +175,3 @@ def _shown(path: Path) -> str:
     with suppress(ValueError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path.absolute())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one piece: a reader sees the old page or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -150,20 +150,24 @@ class RunFolder:
             raise ConfigError(f"{final} exists: a run of that name is finished. Choose another name, or move the folder away")
 
     def _write(self, name: str, content: str | bytes) -> None:
-        """Replace one file in one piece: readers see the old or the new content, also after a power cut."""
-        data = content.encode("utf-8") if isinstance(content, str) else content
-        descriptor, temporary = tempfile.mkstemp(dir=self.partial, prefix=f".{name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)  # mkstemp gives 0600; others may read results
-            os.replace(temporary, self.partial / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_folder(self.partial)
+        replace_file(self.partial / name, content)
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a file in one piece: readers see the old or the new content, also after a power cut."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp gives 0600; others may read results
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def read_run(path: Path) -> RunRecord:
