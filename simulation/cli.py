@@ -31,8 +31,6 @@ def run(  # noqa: PLR0913  the options of a command are its interface
     data: Annotated[str | None, typer.Option(help="Data set, as `clmm data list` names it: data.name.")] = None,
     path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
     hosts: Annotated[int, typer.Option(min=1, help="Simulated hosts (SuperNodes).")] = 2,
-    cpus_per_host: Annotated[int, typer.Option(min=1, help="CPUs a host computes with.")] = 1,
-    gpus_per_host: Annotated[float, typer.Option(min=0.0, help="GPUs, or a share of one (0.25, 0.5), a host computes with.")] = 0.0,
     results: Annotated[Path, typer.Option(help="Folder that gets a folder a run.")] = Path("results"),
     name: Annotated[str | None, typer.Option(help="Name of the run; else UTC time and data set.")] = None,
     settings: Annotated[
@@ -67,8 +65,6 @@ def run(  # noqa: PLR0913  the options of a command are its interface
             name=asked_name,
             overrides=overrides,
             hosts=hosts,
-            cpus_per_host=cpus_per_host,
-            gpus_per_host=gpus_per_host,
         )
         home = new_home(folder, job.name)
         if name is None:  # two runs may start in the same second

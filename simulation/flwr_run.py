@@ -50,16 +50,10 @@ class FlowerRun:
     """Run-config overrides by dotted key, without `results-dir` and `run-name`."""
     hosts: int = 2
     """Simulated SuperNodes."""
-    cpus_per_host: int = 1
-    gpus_per_host: float = 0.0
-    """Ray floors fractions in float32: take 0.25 or 0.5."""
 
     def __post_init__(self) -> None:
-        if self.hosts < 1 or self.cpus_per_host < 1 or self.gpus_per_host < 0:
-            raise ConfigError(
-                "hosts and CPUs per host: expected at least 1, GPUs per host at least 0, "
-                f"found {self.hosts}, {self.cpus_per_host} and {self.gpus_per_host}"
-            )
+        if self.hosts < 1:
+            raise ConfigError(f"hosts: expected at least 1, found {self.hosts}")
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"run name: expected letters, digits, '.', '_' and '-', the first a letter or digit, found {self.name!r}")
         if self.final.exists() or self.partial.exists():
@@ -83,12 +77,8 @@ class FlowerRun:
     @property
     def federation_config(self) -> str:
         """What is handed to `flwr run --federation-config`: one Ray worker a host, but no more than there are CPUs."""
-        num_workers = max(1, min(self.hosts, num_cpus() // self.cpus_per_host))
-        gpus = f" client-resources-num-gpus={self.gpus_per_host}" if self.gpus_per_host else ""
-        return (
-            f"num-supernodes={self.hosts} client-resources-num-cpus={self.cpus_per_host}{gpus}"
-            f" init-args-num-cpus={num_workers * self.cpus_per_host}"
-        )
+        num_workers = min(self.hosts, num_cpus())
+        return f"num-supernodes={self.hosts} client-resources-num-cpus=1 init-args-num-cpus={num_workers}"
 
 
 def run_flower(run: FlowerRun, home: Path, *, on_tick: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> Path:
@@ -104,7 +94,7 @@ def run_flower(run: FlowerRun, home: Path, *, on_tick: Callable[[], None], sleep
         FlowerRunError: the run did not complete; the message is the ServerApp's, if it raised one of our errors.
         KeyboardInterrupt: Ctrl-C, or the process was asked to end; the run has been stopped by then.
     """
-    with _asked_to_end_is_ctrl_c(), local_superlink(home, threads=run.cpus_per_host) as superlink:
+    with _asked_to_end_is_ctrl_c(), local_superlink(home) as superlink:
         try:
             _start_and_follow(run, superlink, on_tick=on_tick, sleep=sleep)
         except KeyboardInterrupt:

@@ -81,12 +81,11 @@ class LocalSuperLink:
 
 
 @contextmanager
-def local_superlink(home: Path, *, threads: int = 1) -> Iterator[LocalSuperLink]:
+def local_superlink(home: Path) -> Iterator[LocalSuperLink]:
     """Keep a SuperLink for one run; at the end no process and no temporary file of it is left.
 
     Args:
         home: A new folder; afterwards it holds only the logs.
-        threads: CPU threads a worker's numeric libraries use.
 
     Raises:
         FlowerRunError: it does not start.
@@ -96,7 +95,7 @@ def local_superlink(home: Path, *, threads: int = 1) -> Iterator[LocalSuperLink]
     ray_folder = Path(tempfile.mkdtemp(prefix="clmm-", dir="/tmp" if os.path.isdir("/tmp") else None))
     port = free_port()
     (home / "config.toml").write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\naddress = "{HOST}:{port}"\ninsecure = true\n')
-    environment = flower_environment(home, ray_folder, threads=threads)
+    environment = flower_environment(home, ray_folder)
     started: list[subprocess.Popen[bytes]] = []
     watchdogs: list[subprocess.Popen[bytes]] = []
     try:
@@ -115,7 +114,7 @@ def local_superlink(home: Path, *, threads: int = 1) -> Iterator[LocalSuperLink]
         _keep_logs_only(home, ray_folder)
 
 
-def flower_environment(home: Path, ray_folder: Path, *, threads: int) -> dict[str, str]:
+def flower_environment(home: Path, ray_folder: Path) -> dict[str, str]:
     """Return this process's environment with what makes a Flower run quiet, offline and apart from others."""
     return {
         **os.environ,
@@ -132,7 +131,7 @@ def flower_environment(home: Path, ray_folder: Path, *, threads: int) -> dict[st
         # Never join another user's cluster on this machine.
         "RAY_ADDRESS": "local",
         "RAY_TMPDIR": str(ray_folder),
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": "1",
     }
 
 

@@ -102,7 +102,7 @@ def processes_of(home: Path) -> list[str]:
 
 
 def test_a_run_checks_itself(job, tmp_path: Path):
-    for wrong in ({"hosts": 0}, {"cpus_per_host": 0}, {"gpus_per_host": -1.0}, {"name": "../x"}, {"name": ""}, {"name": ".x"}):
+    for wrong in ({"hosts": 0}, {"name": "../x"}, {"name": ""}, {"name": ".x"}):
         with pytest.raises(ConfigError, match=r"expected"):
             job(**wrong)
     (tmp_path / "my results" / "one.partial").mkdir(parents=True)
@@ -118,16 +118,11 @@ def test_results_are_named_absolutely(job, tmp_path: Path, monkeypatch: pytest.M
     assert run.run_config == {"seed": 3, "results-dir": str(tmp_path / "out"), "run-name": "one"}
 
 
-@pytest.mark.parametrize(("hosts", "cpus_per_host", "workers_cpus"), [(1, 1, 1), (2, 1, 2), (50, 1, 4), (50, 2, 4), (2, 8, 8)])
-def test_as_many_workers_as_hosts_and_cpus_allow(job, monkeypatch: pytest.MonkeyPatch, hosts, cpus_per_host, workers_cpus):
+@pytest.mark.parametrize(("hosts", "num_workers"), [(1, 1), (2, 2), (50, 4)])
+def test_as_many_workers_as_hosts_and_cpus_allow(job, monkeypatch: pytest.MonkeyPatch, hosts: int, num_workers: int):
     monkeypatch.setattr(module, "num_cpus", lambda: 4)
-    text = job(hosts=hosts, cpus_per_host=cpus_per_host).federation_config
-    assert text == f"num-supernodes={hosts} client-resources-num-cpus={cpus_per_host} init-args-num-cpus={workers_cpus}"
-
-
-def test_gpus_are_asked_for_only_when_wanted(job):
-    assert "gpus" not in job().federation_config
-    assert "client-resources-num-gpus=0.5" in job(gpus_per_host=0.5).federation_config
+    text = job(hosts=hosts).federation_config
+    assert text == f"num-supernodes={hosts} client-resources-num-cpus=1 init-args-num-cpus={num_workers}"
 
 
 def test_overrides_survive_as_toml():

@@ -42,11 +42,11 @@ def test_the_environment_is_safe_and_our_programs_come_first(tmp_path: Path, mon
     monkeypatch.setenv("FLWR_HOME", "/of/somebody/else")
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setenv("KEPT", "1")
-    environment = flower_environment(tmp_path / "home", tmp_path / "ray", threads=3)
+    environment = flower_environment(tmp_path / "home", tmp_path / "ray")
     assert environment["FLWR_HOME"] == str(tmp_path / "home")
     assert environment["RAY_ADDRESS"] == "local"
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
-    assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["KEPT"] == "1"
     assert {environment[name] for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")} == {"0"}
     assert {environment[name] for name in ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION")} == {"1"}
