@@ -26,7 +26,7 @@ app = typer.Typer(help="Federated activity recognition from wearables: train, lo
 
 
 @app.command()
-def run(  # noqa: PLR0913  the options of a command are its interface
+def run(
     *,
     data: Annotated[str | None, typer.Option(help="Data set, as `clmm data list` names it: data.name.")] = None,
     path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
