@@ -6,6 +6,7 @@ it was. The table goes into docs/results/first-run.md, between the two marks.
 
 import os
 import platform
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from scipy.stats import t as student_t
 
 from clmm_core.report.metrics import chance, majority_share, pooled, summarise
 from clmm_core.report.records import RunRecord
-from clmm_core.report.run_folder import read_run
+from clmm_core.report.run_folder import PARTIAL_SUFFIX, read_run
 from server.run_config import parse_run_config
 from server.server_app import train_and_write
 from simulation.in_process import InProcessHosts
@@ -45,6 +46,8 @@ class Set:
     folds: tuple[str, ...]
     """Test subjects of each split; together they are all subjects, each tested in one fold."""
     overrides: dict[str, Value] = field(default_factory=dict)
+    num_draws: int = 2
+    """Runs a fold, with other labels and initial models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +90,15 @@ SPAR_FEW = Set(
     # 14 labels in all; more rounds, because a round has a single step.
     overrides={"labels.unit": "window", "finetune.rounds": 60},
 )
+SPAR_ALL = Set(name="SPAR, all labels of the two devices", folds=SPAR.folds, overrides={"labels.per-class": 0}, num_draws=1)
+SPAR_EIGHT = Set(name="SPAR, one trial a class on all eight devices", folds=SPAR.folds, overrides={"labels.num-devices": 8}, num_draws=1)
 
 
 def run_cell(cell: Cell, results: Path) -> None:
-    """Run one cell, unless it is there already, and leave its results folder."""
+    """Run one cell, unless it is there already, and leave its results folder; what a killed run of it left is removed."""
     if (results / cell.name).exists():
         return
+    shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
     torch.set_num_threads(1)
     values = apply_overrides(
         read_app_config(find_app(None)), {**cell.overrides, "results-dir": str(results), "report.points-per-device": 0}
@@ -170,31 +176,30 @@ def _between_marks(page: Path, measured: str) -> None:
     page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}", encoding="utf-8")
 
 
+def cells_of(data: Set) -> list[Cell]:
+    """Return every run of a data set: all methods of a fold and draw one after the other."""
+    folds = range(len(data.folds))
+    return [Cell(data=data, method=method, draw=draw, fold=fold) for draw in range(data.num_draws) for fold in folds for method in METHODS]
+
+
 def main(
     *,
     utd_mhad: Annotated[Path | None, typer.Option(help="UTD-MHAD folder or archive; without it only SPAR runs.")] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Runs a fold, with other labels and initial models.")] = 2,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, one core each.")] = 2,
     results: Annotated[Path, typer.Option(help="Where finished cells are kept.")] = Path("results/first-run"),
     page: Annotated[Path, typer.Option(help="The page whose measured section is replaced.")] = Path("docs/results/first-run.md"),
 ) -> None:
     """Run what is missing of the table, then write it."""
-    sets = [SPAR, SPAR_FEW]
+    sets = [SPAR, SPAR_FEW, SPAR_ALL, SPAR_EIGHT]
     if utd_mhad is not None:
         sets.insert(1, replace(UTD_MHAD, overrides={**UTD_MHAD.overrides, "data.path": str(utd_mhad.absolute())}))
-    cells = [
-        Cell(data=each, method=method, draw=draw, fold=fold)
-        for each in sets
-        for draw in range(draws)
-        for fold in range(len(each.folds))
-        for method in METHODS
-    ]
+    cells = [cell for each in sets for cell in cells_of(each)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run_cell, cell, results.absolute()): cell for cell in cells}
         for number, done in enumerate(as_completed(running), start=1):
             done.result()
             typer.echo(f"{number}/{len(cells)} {running[done].name}")
-    tables = [table([cell for cell in cells if cell.data == each], results) for each in sets]
+    tables = [table(cells_of(each), results) for each in sets]
     versions = read_run(results / cells[0].name).info.versions
     heading = (
         f"Measured with {', '.join(f'{name} {number}' for name, number in versions.items())} on {platform.system()} {platform.machine()}, "
