@@ -126,7 +126,7 @@ def table(cells: Sequence[Cell], results: Path) -> str:
         split = runs[FIRST, seed].split
         figures = " | ".join(f"{100 * accuracy[method, seed]:.1f}" for method in METHODS)
         lines.append(f"| {seed} | {', '.join(split.test)} | {', '.join(split.labelled)} | {figures} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", _confusions([runs[FIRST, seed] for seed in seeds]), ""])
 
 
 def _setting(run: RunRecord, num_runs: int, num_folds: int) -> str:
@@ -155,6 +155,18 @@ def _chance_rows(runs: Sequence[RunRecord]) -> list[str]:
         f"| chance (1 of {classes}) | {100 * chance(classes):.1f} | | | | |",
         f"| always the test subjects' most frequent activity | {100 * majority:.1f} | | | | |",
     ]
+
+
+def _confusions(runs: Sequence[RunRecord], most: int = 3) -> str:
+    """Return which pairs of activities hold most of the errors on subjects never seen, over all runs."""
+    counts = pooled(subject.counts for run in runs for subject in run.subjects if subject.group == "unseen")
+    assert counts is not None, "every split of this table has test subjects"
+    classes = runs[0].split.classes
+    errors = counts.confusion + counts.confusion.T
+    pairs = sorted(((int(errors[i, j]), classes[i], classes[j]) for j in range(len(classes)) for i in range(j)), reverse=True)
+    total = sum(number for number, _, _ in pairs)
+    shares = ", ".join(f"{one} with {other} {100 * number / max(total, 1):.0f} %" for number, one, other in pairs[:most])
+    return f"Where {FIRST} errs on subjects never seen: {shares} of all errors."
 
 
 def _spread(values: Sequence[float]) -> str:
