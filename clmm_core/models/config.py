@@ -61,7 +61,7 @@ def preset(
     """Return a preset's sizes for these modalities and classes.
 
     `paper` is sized after the method's description (about 380,000 parameters an encoder); `edge` is the same network with half the
-    width and one layer, for boards and phones (about 58,000 an encoder).
+    width and one layer, for boards and phones (about 55,000 an encoder).
     """
     common = {"modalities": modalities, "num_classes": num_classes, "attention": attention, "dropout": dropout}
     match name:
