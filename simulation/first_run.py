@@ -131,12 +131,12 @@ def table(cells: Sequence[Cell], results: Path) -> str:
 
 def _setting(run: RunRecord, num_runs: int, num_folds: int) -> str:
     split = run.split
+    labels = f"{split.labels_per_class} labelled {split.label_unit}(s) a class" if split.labels_per_class else "all labels"
     return (
         f"{num_runs} runs a method: {num_folds} folds that test every subject once, and {num_runs // num_folds} draw(s) each of the "
-        f"{len(split.labelled)} labelled devices, of {split.labels_per_class} labelled {split.label_unit}(s) a class on each, and of the "
-        "initial model. "
-        f"{len(split.training)} devices train. {', '.join(run.card.modalities)}; {run.card.num_parameters:,} parameters; "
-        f"{run.info.run_config['pretrain.rounds']} rounds of stage one, {run.info.run_config['finetune.rounds']} of stage two."
+        f"{len(split.labelled)} labelled devices, of {labels} on each, and of the initial model. {len(split.training)} devices train. "
+        f"{', '.join(run.card.modalities)}; {run.card.num_parameters:,} parameters; {run.info.run_config['pretrain.rounds']} rounds of "
+        f"stage one, {run.info.run_config['finetune.rounds']} of stage two."
     )
 
 
