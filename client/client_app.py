@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from client.devices import devices_of_host, local_data
 from clmm_core.errors import ClmmError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
 from clmm_core.federated.messages import HostProfile
 from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort
 from clmm_core.training.evaluate import evaluate_cohort
@@ -28,9 +28,6 @@ from clmm_core.training.tasks import (
     QualityTask,
     SumsTask,
 )
-
-ARRAYS, TASK, REPLY, ERROR = "arrays", "task", "reply", "error"
-"""Records of a message; server/flower_hosts.py has the same."""
 
 torch.set_num_threads(1)  # a worker has one core; two threads for layers of this size are slower, not faster
 

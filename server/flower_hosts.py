@@ -9,11 +9,9 @@ from flwr.serverapp import Grid
 
 from clmm_core import errors
 from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
-from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
 from server.hosts import Answer, Question
 
-ARRAYS, TASK, REPLY, ERROR = "arrays", "task", "reply", "error"
-"""Records of a message; client/client_app.py has the same."""
 POLL_S = 0.2
 
 

@@ -9,6 +9,9 @@ from clmm_core.errors import CodeMismatchError
 
 Message = TypeVar("Message")
 
+ARRAYS, TASK, REPLY, ERROR = "arrays", "task", "reply", "error"
+"""How the records of a message are called, on both sides."""
+
 
 def to_json(message: object) -> str:
     """Return a frozen dataclass as JSON; NaN and infinity keep their names, where pydantic's default would make them null."""

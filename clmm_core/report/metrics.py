@@ -11,7 +11,7 @@ from operator import add
 from statistics import fmean, stdev
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from clmm_core.report.records import NUM_CALIBRATION_BINS, EvaluationCounts, Group, SubjectRecord
 
@@ -94,14 +94,6 @@ def accuracy(counts: EvaluationCounts) -> float | None:
     """Return the share of windows recognised, in [0, 1]."""
     windows = num_windows_of(counts)
     return num_right_of(counts) / windows if windows else None
-
-
-def per_class_recall(counts: EvaluationCounts) -> NDArray[np.float64]:
-    """Return `[K]`, each class's share of windows recognised; NaN for a class that does not occur in truth."""
-    occurs = counts.confusion.sum(axis=1)
-    recall = np.full(len(occurs), np.nan)
-    np.divide(counts.confusion.diagonal(), occurs, out=recall, where=occurs > 0)
-    return recall
 
 
 def macro_f1(counts: EvaluationCounts) -> float | None:

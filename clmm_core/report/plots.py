@@ -186,7 +186,7 @@ def reliability_diagram(run: RunRecord) -> str | None:
         bounds = wilson_interval(round(y * n / 100), int(n))
         if bounds is not None:
             axes.plot([x, x], [100 * bounds[0], 100 * bounds[1]], color=LINE, linewidth=1.3, alpha=0.45)
-    axes.scatter(sure, right, s=30 + 260 * windows / windows.sum(), color=LINE, edgecolors=SURFACE, linewidths=1, zorder=3)
+    axes.scatter(sure, right, s=30 + 260 * windows / windows.sum(), color=LINE, edgecolors=SURFACE, linewidths=1, zorder=3, clip_on=False)
     axes.text(99, 11, f"mean gap (ECE) {percent(error)}", color=INK, fontsize=10, fontweight="bold", ha="right")
     axes.text(99, 4, "above the line: too modest; below: too sure", color=MUTED, fontsize=9, ha="right")
     axes.set_xlim(0, 102)

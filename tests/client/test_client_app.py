@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from client import client_app
 from client.client_app import app
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw
@@ -33,7 +32,6 @@ from clmm_core.training.tasks import (
     QualityTask,
     SumsTask,
 )
-from server import flower_hosts
 
 pytestmark = pytest.mark.usefixtures("_in_flower_task")
 
@@ -73,11 +71,6 @@ def decoded(content: RecordDict, kind: type) -> Any:
 
 def arrays_in(content: RecordDict) -> Arrays:
     return {name: array.numpy() for name, array in content["arrays"].items()}
-
-
-def test_both_sides_name_the_records_alike():
-    names = ("ARRAYS", "TASK", "REPLY", "ERROR")
-    assert [getattr(client_app, name) for name in names] == [getattr(flower_hosts, name) for name in names]
 
 
 def test_profile(ask: Ask):
