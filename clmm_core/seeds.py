@@ -8,9 +8,12 @@ import torch
 
 
 def derive_seed(run_seed: int, *names: str | int) -> int:
-    """Return a 63-bit seed that depends on every argument, the same on every machine and Python."""
+    """Return a 63-bit seed that depends on every argument, the same on every machine and Python.
+
+    Any name will do: a folder whose name is not valid UTF-8 reaches Python with lone surrogates in it.
+    """
     text = "/".join(str(part) for part in (run_seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
 
 
 def generator(run_seed: int, *names: str | int) -> torch.Generator:
