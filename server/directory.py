@@ -99,9 +99,10 @@ class Directory:
             RoundFailedError: fewer hosts answered than `min-reply-share` wants, or nobody serves these devices.
         """
         self.refresh()
+        wanted = set(devices)
         served: dict[int, tuple[str, ...]] = {}
         for host, profile in self.profiles.items():
-            here = tuple(sorted({device.device for device in profile.devices} & set(devices)))
+            here = tuple(sorted({device.device for device in profile.devices} & wanted))
             if here:
                 served[host] = here
         if not served:
@@ -109,12 +110,12 @@ class Directory:
         questions = {host: Question(task_for(here), arrays) for host, here in served.items()}
         answers, failures = self.hosts.ask(message_type, questions, reply_kind)
         self._require_replies(message_type, len(questions), len(answers), failures)
-        unserved = sorted(set(devices).difference(*served.values()))
-        left_out = [f"{message_type}: device '{device}': no connected host serves it" for device in unserved]
+        unserved = sorted(wanted.difference(*served.values()))
+        left_out = self.unanswered + [f"{message_type}: device '{device}': no connected host serves it" for device in unserved]
         for host, why in failures.items():
             names = ", ".join(f"'{device}'" for device in served[host])
             left_out.append(f"{message_type}: host {host} with device(s) {names} did not answer: {_last_line(why)}")
-        return list(answers.values()), left_out
+        return [replace(answer, devices=served[host]) for host, answer in answers.items()], left_out
 
     def _require_replies(self, message_type: str, asked: int, answered: int, failures: Mapping[int, str]) -> None:
         if answered < max(1.0, self.min_reply_share * asked):

@@ -3,11 +3,9 @@
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from clmm_core.errors import RoundFailedError
 from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation
-from clmm_core.report.metrics import accuracy, macro_f1, pooled
+from clmm_core.report.metrics import accuracy, counts_as_arrays, macro_f1, pooled
 from clmm_core.report.records import EvaluationCounts, Group, Split, SubjectRecord
 from clmm_core.training.tasks import EvaluateTask
 from server.run import Run
@@ -71,17 +69,14 @@ def _evaluate(run: Run, devices: Sequence[str], personalise: tuple[str, ...]) ->
 
 
 def _record(evaluation: DeviceEvaluation, split: Split) -> SubjectRecord:
-    counts = _counts(evaluation.counts)
+    def arrays(counts: Counts) -> EvaluationCounts:
+        return counts_as_arrays(counts, len(split.classes))
+
     return SubjectRecord(
         subject=evaluation.device,
         group=group_of(evaluation.device, split),
         modalities=evaluation.modalities,
-        num_windows=int(counts.confusion.sum()),
-        counts=counts,
-        personal_before=evaluation.personal_before and _counts(evaluation.personal_before),
-        personal_after=evaluation.personal_after and _counts(evaluation.personal_after),
+        counts=arrays(evaluation.counts),
+        personal_before=evaluation.personal_before and arrays(evaluation.personal_before),
+        personal_after=evaluation.personal_after and arrays(evaluation.personal_after),
     )
-
-
-def _counts(counts: Counts) -> EvaluationCounts:
-    return EvaluationCounts(confusion=np.array(counts.confusion, np.int64), calibration=np.array(counts.calibration, np.float64))

@@ -1,6 +1,7 @@
 """A whole run, stage by stage: profile, normalise, pretrain, quality, fine-tune, evaluate."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from clmm_core.errors import DataError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.channel_sums import add_sums
-from clmm_core.federated.messages import HostQuality, HostSums
+from clmm_core.federated.messages import DeviceProfile, HostQuality, HostSums
 from clmm_core.models.config import ModalityShape, ModelConfig, preset
 from clmm_core.report.records import Embedding, RunInfo, RunRecord, Split
 from clmm_core.report.run_folder import RunFolder
@@ -18,7 +19,7 @@ from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, Su
 from server.directory import Directory
 from server.embedding import embedded_windows
 from server.evaluation import evaluate_subjects, validation_figures
-from server.hosts import Hosts
+from server.hosts import Answer, Hosts
 from server.model_card import model_card
 from server.rounds import TrainingStage, train_stage
 from server.run import Report, Run
@@ -86,7 +87,7 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     folder.write_info(info)
     folder.write_split(split)
     left_out = directory.left_out() + _too_few_labelled(config, split)
-    left_out += _unlabelled_classes(split, directory) + _unowned_modalities(split, directory, model)
+    left_out += _unlabelled_classes(split, devices) + _unowned_modalities(split, devices, model)
     run.ended("profile", started_s, left_out=tuple(left_out))
     return run
 
@@ -98,8 +99,8 @@ def _too_few_labelled(config: RunConfig, split: Split) -> list[str]:
     return [f"labels.num-devices asks for {wanted} labelled devices, but only {found} training devices have labels"]
 
 
-def _unlabelled_classes(split: Split, directory: Directory) -> list[str]:
-    known = {label for device in split.labelled for label in directory.devices[device].labelled_windows}
+def _unlabelled_classes(split: Split, devices: Mapping[str, DeviceProfile]) -> list[str]:
+    known = {label for device in split.labelled for label in devices[device].labelled_windows}
     return [
         f"activity '{label}': none of the labelled devices ({', '.join(split.labelled)}) has a label of it, so it cannot be recognised; "
         "label it on one of them, or choose other labels.devices"
@@ -108,8 +109,8 @@ def _unlabelled_classes(split: Split, directory: Directory) -> list[str]:
     ]
 
 
-def _unowned_modalities(split: Split, directory: Directory, model: ModelConfig) -> list[str]:
-    owned = {name for device in split.training for name in directory.devices[device].modalities}
+def _unowned_modalities(split: Split, devices: Mapping[str, DeviceProfile], model: ModelConfig) -> list[str]:
+    owned = {name for device in split.training for name in devices[device].modalities}
     missing = [shape.name for shape in model.modalities if shape.name not in owned]
     return [f"modality '{name}': no training device has it; its encoder stays untrained" for name in missing]
 
@@ -125,7 +126,7 @@ def normalise(run: Run) -> None:
     for modality, sums in add_sums([answer.reply.sums for answer in answers]).items():
         run.arrays[f"modalities.{modality}.mean"] = sums.mean
         run.arrays[f"modalities.{modality}.std"] = sums.std
-    run.ended("normalise", since_s, num_devices=len(run.split.training), left_out=tuple(left_out))
+    run.ended("normalise", since_s, **_asked(answers), left_out=tuple(left_out))
 
 
 def pretraining(run: Run) -> TrainingStage:
@@ -163,8 +164,12 @@ def measure_quality(run: Run) -> dict[str, float]:
         measured[name] = weighted / num_windows if num_windows else CHANCE_HOPKINS
     quality = quality_weights(measured)
     run.arrays["fusion.quality"] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
-    run.ended("quality", since_s, num_devices=len(run.split.training), left_out=tuple(left_out))
+    run.ended("quality", since_s, **_asked(answers), left_out=tuple(left_out))
     return quality
+
+
+def _asked(answers: Sequence[Answer]) -> dict[str, int]:
+    return {"num_hosts": len(answers), "num_devices": sum(len(answer.devices) for answer in answers)}
 
 
 def finetuning(run: Run) -> TrainingStage:

@@ -21,6 +21,8 @@ class Answer:
 
     reply: Any
     arrays: Arrays
+    devices: tuple[str, ...] = ()
+    """Those it was asked about; the directory says, which knows who serves whom."""
 
 
 class Hosts(Protocol):

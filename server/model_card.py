@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from clmm_core.report.lines import labels_in_words
 from clmm_core.report.records import ModelCard
 from server.run import Run
 
@@ -19,7 +20,7 @@ def model_card(run: Run) -> ModelCard:
         for shape in run.model.modalities
     }
     sizes = {name: value for name, value in asdict(run.model).items() if isinstance(value, int | float | str)}
-    labels = f"{run.split.labels_per_class} labelled {run.split.label_unit}(s) a class" if run.split.labels_per_class else "all labels"
+    labels = labels_in_words(run.split)
     return ModelCard(
         modalities=modalities,
         window_s=window_s,

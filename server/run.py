@@ -1,7 +1,7 @@
 """What the stages of one run share."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +47,16 @@ class Run:
             "server_round": self.server_round,
         }
 
+    def note(self, left_out: Iterable[str]) -> None:
+        """Keep what was left out, and why, for the results; each once."""
+        self.notes += [reason for reason in dict.fromkeys(left_out) if reason not in self.notes]
+
     def ended(self, stage: Stage, since_s: float, **figures: Any) -> None:
         """Record a step that began at `since_s` on the monotonic clock; what it left out also goes to the notes."""
         now_s = time.monotonic()
         figures = {"num_hosts": self.directory.num_hosts, "num_devices": len(self.directory.devices), **figures}
         record = RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures)
         self.rounds.append(record)
-        self.notes += [note for note in record.left_out if note not in self.notes]
+        self.note(record.left_out)
         self.folder.append_round(record)
         self.report(record)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from clmm_core.data.fleet import DataConfig
@@ -105,6 +105,12 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         modality_dropout=keys.number("augment.modality-dropout"),
     )
     unit: LabelUnit = keys.choice("labels.unit", LabelUnit)
+    finetune = FinetuneConfig(
+        local=_local(keys, "finetune"),
+        encoder_rate=keys.number("finetune.encoder-rate"),
+        auxiliary=keys.number("finetune.auxiliary"),
+        augmentation=augmentation,
+    )
     config = RunConfig(
         seed=seed,
         results_dir=keys.text("results-dir"),
@@ -120,19 +126,9 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         pretrain_stage=_stage(keys, "pretrain"),
         pretrain=_pretrain(keys, augmentation),
         finetune_stage=_stage(keys, "finetune"),
-        finetune=FinetuneConfig(
-            local=_local(keys, "finetune"),
-            encoder_rate=keys.number("finetune.encoder-rate"),
-            auxiliary=keys.number("finetune.auxiliary"),
-            augmentation=augmentation,
-        ),
+        finetune=finetune,
         personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
-        personal=FinetuneConfig(
-            local=_local(keys, "personalise"),
-            encoder_rate=keys.number("finetune.encoder-rate"),
-            auxiliary=keys.number("finetune.auxiliary"),
-            augmentation=augmentation,
-        ),
+        personal=replace(finetune, local=_local(keys, "personalise")),
         points_per_device=keys.integer("report.points-per-device", 0),
         round_timeout_s=keys.number("round-timeout-s", 1),
         min_hosts=keys.integer("min-hosts", 1),

@@ -55,10 +55,10 @@ def train_and_write(hosts: Hosts, config: RunConfig, values: Mapping[str, Value]
     started_at = started.isoformat(timespec="seconds")
     info = RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
     folder = RunFolder.create(Path(config.results_dir).expanduser().resolve(), name)
-    totals = {"pretrain": config.pretrain_stage.rounds, "finetune": config.pretrain_stage.rounds + config.finetune_stage.rounds}
+    rounds_total = config.pretrain_stage.rounds + config.finetune_stage.rounds
 
     def report(record: RoundRecord) -> None:
-        say(describe_round(record, totals.get(record.stage)))
+        say(describe_round(record, rounds_total))
 
     try:
         record, arrays = run_federation(hosts, config, info, folder, report)
@@ -67,7 +67,7 @@ def train_and_write(hosts: Hosts, config: RunConfig, values: Mapping[str, Value]
             folder.discard()
         raise
     folder.write_results(record)
-    folder.write_model(arrays, record.card)
+    folder.write_model(arrays)
     folder.write_report(render(record))
     return folder.finish()
 

@@ -4,10 +4,8 @@ Every cell is a whole federated run in this process, stored as a results folder 
 it was. The table goes into docs/results/first-run.md, between the two marks.
 """
 
-import os
-import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -19,7 +17,8 @@ import torch
 import typer
 from scipy.stats import t as student_t
 
-from clmm_core.report.metrics import chance, majority_share, pooled, summarise
+from clmm_core.report.lines import labels_in_words
+from clmm_core.report.metrics import chance, group_counts, majority_share, pooled, summarise
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import PARTIAL_SUFFIX, read_run
 from server.run_config import parse_run_config
@@ -95,15 +94,23 @@ SPAR_EIGHT = Set(name="SPAR, one trial a class on all eight devices", folds=SPAR
 
 
 def run_cell(cell: Cell, results: Path) -> None:
-    """Run one cell, unless it is there already, and leave its results folder; what a killed run of it left is removed."""
-    if (results / cell.name).exists():
-        return
-    shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
-    torch.set_num_threads(1)
+    """Run one cell, unless it is there with today's settings, and leave its results folder; what a killed run of it left is removed."""
     values = apply_overrides(
         read_app_config(find_app(None)), {**cell.overrides, "results-dir": str(results), "report.points-per-device": 0}
     )
+    finished = results / cell.name
+    if finished.exists():
+        if _settings(read_run(finished).info.run_config) == _settings(values):
+            return
+        shutil.rmtree(finished)
+    shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
+    torch.set_num_threads(1)
     train_and_write(InProcessHosts(1), parse_run_config(values), values, say=lambda _: None)
+
+
+def _settings(run_config: Mapping[str, Value]) -> dict[str, Value]:
+    """Return what decides the figures of a run: everything but where files are."""
+    return {key: value for key, value in run_config.items() if key not in ("results-dir", "data.path")}
 
 
 def table(cells: Sequence[Cell], results: Path) -> str:
@@ -131,7 +138,7 @@ def table(cells: Sequence[Cell], results: Path) -> str:
 
 def _setting(run: RunRecord, num_runs: int, num_folds: int) -> str:
     split = run.split
-    labels = f"{split.labels_per_class} labelled {split.label_unit}(s) a class" if split.labels_per_class else "all labels"
+    labels = labels_in_words(split)
     return (
         f"{num_runs} runs a method: {num_folds} folds that test every subject once, and {num_runs // num_folds} draw(s) each of the "
         f"{len(split.labelled)} labelled devices, of {labels} on each, and of the initial model. {len(split.training)} devices train. "
@@ -149,7 +156,7 @@ def _unseen(run: RunRecord) -> tuple[float, float, float]:
 
 def _chance_rows(runs: Sequence[RunRecord]) -> list[str]:
     classes = len(runs[0].split.classes)
-    counts = [pooled(subject.counts for subject in run.subjects if subject.group == "unseen") for run in runs]
+    counts = [group_counts(run.subjects, "unseen") for run in runs]
     majority = mean(majority_share(each) or 0.0 for each in counts if each is not None)
     return [
         f"| chance (1 of {classes}) | {100 * chance(classes):.1f} | | | | |",
@@ -212,10 +219,10 @@ def main(
             done.result()
             typer.echo(f"{number}/{len(cells)} {running[done].name}")
     tables = [table(cells_of(each), results) for each in sets]
-    versions = read_run(results / cells[0].name).info.versions
+    info = read_run(results / cells[0].name).info
     heading = (
-        f"Measured with {', '.join(f'{name} {number}' for name, number in versions.items())} on {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, {jobs} run(s) at once, one thread each."
+        f"Measured with {', '.join(f'{name} {number}' for name, number in info.versions.items())} on {info.machine}, "
+        f"{jobs} run(s) at once, one thread each."
     )
     _between_marks(page, "\n".join([heading, "", *tables]))
     typer.echo(f"wrote {page}")

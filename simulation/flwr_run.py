@@ -18,19 +18,19 @@ from pathlib import Path
 from types import FrameType
 
 from clmm_core.errors import ConfigError
+from clmm_core.report.run_folder import PARTIAL_SUFFIX, REPORT, SUBJECTS, check_name
 from simulation.local_superlink import FlowerRunError, LocalSuperLink, end_group, local_superlink
+from simulation.overrides import Value
 
-Value = bool | int | float | str
 HOME_NAME = ".flwr-home"
 """In the project, git-ignored: a folder a run, removed when the run succeeded, else only its logs."""
-RESULT_FILES = ("report.html", "subjects.csv")
+RESULT_FILES = (REPORT, SUBJECTS)
 FOLLOW_INTERVAL_S = 0.2
 STATUS_INTERVAL_S = 5.0
 """Between questions about the status, should the log end before the run."""
 NUM_LOG_LINES = 15
 """Lines of the log shown where our own message is missing."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OUR_LINE = re.compile(r"^(?:[A-Z]+\s*:\s+)?clmm: (.+)$", re.MULTILINE)
 _DETAILS_PREFIX = "Simulation failed with exception: "
@@ -54,8 +54,10 @@ class FlowerRun:
     def __post_init__(self) -> None:
         if self.hosts < 1:
             raise ConfigError(f"hosts: expected at least 1, found {self.hosts}")
-        if not _NAME.fullmatch(self.name):
-            raise ConfigError(f"run name: expected letters, digits, '.', '_' and '-', the first a letter or digit, found {self.name!r}")
+        check_name(self.name)
+        for key, option in (("run-name", "--name"), ("results-dir", "--results")):
+            if key in self.overrides:
+                raise ConfigError(f"run config: {key}: expected the option {option}, found a setting: use {option}")
         if self.final.exists() or self.partial.exists():
             raise ConfigError(f"{self.final}: a run of that name exists, finished or not. Choose another name, or move the folder away")
 
@@ -67,7 +69,7 @@ class FlowerRun:
     @property
     def partial(self) -> Path:
         """The results folder while the run goes on."""
-        return self.final.with_name(f"{self.name}.partial")
+        return self.final.with_name(f"{self.name}{PARTIAL_SUFFIX}")
 
     @property
     def run_config(self) -> dict[str, Value]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from clmm_core.report.metrics import num_windows_of
 from clmm_core.report.run_folder import WEIGHTS, read_run
 from server.run_config import Value, parse_run_config
 from server.server_app import train_and_write
@@ -52,8 +53,8 @@ def test_flower_computes_what_hosts_in_one_process_compute(flower_run, run_confi
         (r.stage, r.server_round, r.num_hosts, r.num_devices, r.num_windows, r.left_out) for r in here.rounds
     ]
     assert [r.loss for r in there.rounds] == [r.loss and pytest.approx(r.loss, abs=1e-5) for r in here.rounds]
-    assert [(subject.subject, subject.group, subject.num_windows) for subject in there.subjects] == [
-        (subject.subject, subject.group, subject.num_windows) for subject in here.subjects
+    assert [(subject.subject, subject.group, num_windows_of(subject.counts)) for subject in there.subjects] == [
+        (subject.subject, subject.group, num_windows_of(subject.counts)) for subject in here.subjects
     ]
     assert there.notes == here.notes
     assert {"clmm", "flwr", "ray", "torch"} <= set(there.info.versions)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clmm_core.data.windows import NO_TRIAL, DeviceWindows
+from clmm_core.data.windows import DeviceWindows
 from clmm_core.errors import ConfigError
 from clmm_core.seeds import derive_seed
 
@@ -58,7 +58,6 @@ def _touches(windows: DeviceWindows, rest: Rows, taken: Rows, unit: LabelUnit) -
     apart_s = np.abs(windows.starts_s[rest][:, None] - windows.starts_s[taken][None, :])  # [rest, taken]
     touching = (apart_s < windows.length_s - 1e-9) & (windows.recordings[rest][:, None] == windows.recordings[taken][None, :])
     if unit == "trial":
-        same_trial = windows.trials[rest][:, None] == windows.trials[taken][None, :]
-        touching |= same_trial & (windows.trials[rest] != NO_TRIAL)[:, None]
+        touching |= windows.trials[rest][:, None] == windows.trials[taken][None, :]
     touches: NDArray[np.bool_] = touching.any(axis=1)
     return touches

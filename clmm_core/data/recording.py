@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from clmm_core.errors import DataError
 
 Float32 = NDArray[np.float32]
+STANDARD_GRAVITY = 9.80665
+"""m/s^2 in one g, by definition."""
 
 
 @dataclass(frozen=True, kw_only=True)

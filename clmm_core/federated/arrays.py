@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[np.float32]]
 """By the model's own dotted names."""
 
-FUSION = "fusion"
-"""The part that belongs to no modality: attention, dual branch, shared heads."""
+FUSION = "fusion."
+"""The part that belongs to no modality: attention, dual branch, shared heads. No modality's name has a dot."""
 _MODALITIES = "modalities."
 
 

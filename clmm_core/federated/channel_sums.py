@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST_STD = 1e-6
-"""A channel that moves less than this over the training subjects is centred and not scaled: it may move on another subject."""
+SMALLEST_STD, SMALLEST_SHARE = 1e-6, 1e-7
+"""A channel that moves less than this, or than this share of its mean, over the training subjects is centred and not scaled: it may move
+on another subject. The share is the resolution of float32 samples: below it stands what rounding leaves of a constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,11 @@ class ChannelSums:
 
     @property
     def std(self) -> NDArray[np.float32]:
-        """`[channels]`, in the channel's unit; 1 where it is below `SMALLEST_STD`."""
+        """`[channels]`, in the channel's unit; 1 where the channel does not move, see `SMALLEST_STD`."""
         mean = np.array(self.total) / self.count
         variance = np.maximum(np.array(self.squares) / self.count - mean**2, 0.0)
         std = np.sqrt(variance)
-        return np.where(std < SMALLEST_STD, 1.0, std).astype(np.float32)
+        return np.where(std < np.maximum(SMALLEST_STD, SMALLEST_SHARE * np.abs(mean)), 1.0, std).astype(np.float32)
 
 
 def channel_sums(windows: NDArray[np.float32], present: NDArray[np.bool_]) -> ChannelSums:

@@ -1,6 +1,7 @@
 """What hosts tell the server, as frozen dataclasses. What the server asks of hosts is in `training/tasks.py`.
 
-`update` = local minus global, applied by addition. Counts, sums and metrics cross the wire; samples and labels of a window never do.
+`update` = local minus global, applied by addition. Counts, sums and metrics cross the wire; samples never do. The label of a
+single window does for the few windows of the embedding picture only (`report.points-per-device = 0` sends none).
 """
 
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ class HostMoments:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanePoint:
-    """One window in two dimensions; nothing else of it is sent."""
+    """One window in two dimensions, and what it is labelled as; nothing else of it is sent."""
 
     device: str
     label: str

@@ -27,7 +27,7 @@ class Outputs:
 
     primary: Tensor
     auxiliary: Mapping[str, Tensor]
-    """`linear`, `recurrent`, `shared`, and each modality by name."""
+    """`head.linear`, `head.recurrent`, `head.shared`, and each modality by its name, which has no dot."""
 
 
 class ModalityPart(nn.Module):
@@ -105,9 +105,9 @@ class Clmm(nn.Module):
         specific = self.branches(stacked, weights)
         shared = self.shared_norm(self._shared(self.project(tokens), present))
         auxiliary = {
-            "linear": self.auxiliary["linear"](specific.linear),
-            "recurrent": self.auxiliary["recurrent"](specific.recurrent),
-            "shared": self.auxiliary["shared"](shared),
+            "head.linear": self.auxiliary["linear"](specific.linear),
+            "head.recurrent": self.auxiliary["recurrent"](specific.recurrent),
+            "head.shared": self.auxiliary["shared"](shared),
         }
         auxiliary |= {name: self.part(name).head(values.mean(dim=1)) for name, values in tokens.items()}
         return Outputs(primary=self.primary(torch.cat([specific.fused, shared], dim=1)), auxiliary=auxiliary)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from clmm_core.errors import ConfigError
 
 Preset = Literal["paper", "edge"]
@@ -47,6 +49,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ConfigError("model: expected at least one modality, found none")
+        for shape in self.modalities:
+            if "." in shape.name or hasattr(nn.ModuleDict, shape.name):  # PyTorch's own names cannot name a part of a network
+                raise ConfigError(f"modality '{shape.name}': PyTorch keeps this name for itself: call the modality something else")
         if self.num_classes < 2:
             raise ConfigError(f"model: expected at least two classes, found {self.num_classes}")
         if self.embed % (2 * self.num_heads):

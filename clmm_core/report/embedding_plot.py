@@ -7,7 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from clmm_core.data.windows import NO_LABEL
 from clmm_core.report.drawing import GROUP_MARKERS, INK, MUTED, SURFACE, class_colour, dress, label_text, new_figure, svg_text
+from clmm_core.report.lines import plural
 from clmm_core.report.records import GROUPS, EmbeddedWindow, RunRecord
 
 MAX_DOTS = 1500
@@ -32,9 +34,9 @@ def embedding_pictures(run: RunRecord) -> str | None:
     for axes, (title, windows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(axes, title, windows[:: -(-len(windows) // MAX_DOTS)], labels)
     markers = [Line2D([], [], marker=GROUP_MARKERS[group], linestyle="", color=MUTED, markersize=6, label=group) for group in groups]
+    names = [f"{index + 1}  {label_text(label) or 'no label'}" for index, label in enumerate(labels)]
     classes = [
-        Line2D([], [], marker="o", linestyle="", color=class_colour(index), markersize=7, label=f"{index + 1}  {label_text(label)}")
-        for index, label in enumerate(labels)
+        Line2D([], [], marker="o", linestyle="", color=class_colour(index), markersize=7, label=name) for index, name in enumerate(names)
     ]
     figure.legend(handles=markers, loc="outside upper left", ncols=4, frameon=False, fontsize=9.5, labelcolor=INK, handletextpad=0.2)
     legend = figure.legend(
@@ -45,7 +47,8 @@ def embedding_pictures(run: RunRecord) -> str | None:
     return svg_text(
         figure,
         "embedding",
-        f"Embeddings of windows of {len(labels)} classes in two dimensions, {' and '.join(title.lower() for title, _ in panels)}.",
+        f"Embeddings of windows of {plural(len(found - {NO_LABEL}), 'class', 'classes')} in two dimensions, "
+        f"{' and '.join(title.lower() for title, _ in panels)}.",
     )
 
 

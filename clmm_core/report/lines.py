@@ -8,17 +8,17 @@ from clmm_core.report.metrics import (
     accuracy,
     chance,
     expected_calibration_error,
+    group_counts,
     macro_f1,
     majority_share,
     num_right_of,
     num_windows_of,
     personal_gain,
-    pooled,
     summarise,
     wilson_interval,
     worst_first,
 )
-from clmm_core.report.records import GROUPS, Group, RoundRecord, RunInfo, RunRecord, SubjectRecord
+from clmm_core.report.records import GROUPS, Group, RoundRecord, RunInfo, RunRecord, Split, SubjectRecord
 
 GROUP_MEANINGS: dict[Group, str] = {
     "unseen": "never trained on and never looked at while choosing: what a new wearer can expect",
@@ -62,6 +62,11 @@ def duration(seconds: float) -> str:
 def plural(number: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun, e.g. `1 window`, `12,345 windows`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def labels_in_words(split: Split) -> str:
+    """Return how many labels a labelled device gives, e.g. `1 labelled trial a class`, `all labels`."""
+    return f"{plural(split.labels_per_class, f'labelled {split.label_unit}')} a class" if split.labels_per_class else "all labels"
 
 
 def describe_round(record: RoundRecord, rounds_total: int | None) -> str:
@@ -142,7 +147,7 @@ def headline(run: RunRecord) -> str:
 
 
 def _guessing(run: RunRecord, group: Group) -> str:
-    counts = pooled(subject.counts for subject in run.subjects if subject.group == group)
+    counts = group_counts(run.subjects, group)
     share = None if counts is None else majority_share(counts)
     return f"guessing among {plural(len(run.split.classes), 'class', 'classes')} gets {percent(chance(len(run.split.classes)))}" + (
         "" if share is None else f", always saying the most frequent one {percent(share)}"

@@ -13,6 +13,8 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clmm_core.errors import DataError
+from clmm_core.federated.messages import Counts
 from clmm_core.report.records import NUM_CALIBRATION_BINS, EvaluationCounts, Group, SubjectRecord
 
 Z_95 = 1.959963984540054
@@ -74,10 +76,39 @@ def counts_of(probabilities: ArrayLike, truth: ArrayLike) -> EvaluationCounts:
     return EvaluationCounts(confusion=confusion, calibration=calibration)
 
 
+def counts_as_lists(counts: EvaluationCounts) -> Counts:
+    """Return the counts as they travel and are stored."""
+    return Counts(
+        confusion=tuple(tuple(row) for row in counts.confusion.tolist()),
+        calibration=tuple(tuple(row) for row in counts.calibration.tolist()),
+    )
+
+
+def counts_as_arrays(counts: Counts, num_classes: int) -> EvaluationCounts:
+    """Return the counts as arrays.
+
+    Raises:
+        DataError: a shape is not that of `num_classes` classes.
+    """
+    shapes = {len(counts.confusion), *map(len, counts.confusion)}, {len(counts.calibration)}, set(map(len, counts.calibration))
+    if shapes != ({num_classes}, {NUM_CALIBRATION_BINS}, {3}):
+        raise DataError(
+            f"expected confusion [{num_classes}, {num_classes}] and calibration [{NUM_CALIBRATION_BINS}, 3], found other shapes"
+        )
+    return EvaluationCounts(
+        confusion=np.array(counts.confusion, dtype=np.int64), calibration=np.array(counts.calibration, dtype=np.float64)
+    )
+
+
 def pooled(counts: Iterable[EvaluationCounts]) -> EvaluationCounts | None:
     """Return the sum of all counts, or None where there are none."""
     several = list(counts)
     return reduce(add, several) if several else None
+
+
+def group_counts(subjects: Iterable[SubjectRecord], group: Group) -> EvaluationCounts | None:
+    """Return the pooled counts of one group's subjects, or None where there are none."""
+    return pooled(subject.counts for subject in subjects if subject.group == group)
 
 
 def num_windows_of(counts: EvaluationCounts) -> int:

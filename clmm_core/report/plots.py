@@ -30,10 +30,10 @@ from clmm_core.report.metrics import (
     accuracy,
     chance,
     expected_calibration_error,
+    group_counts,
     num_right_of,
     num_windows_of,
     personal_gain,
-    pooled,
     wilson_interval,
     worst_first,
 )
@@ -45,7 +45,7 @@ MAX_BARS = 60
 
 def unseen_counts(run: RunRecord) -> EvaluationCounts | None:
     """Return the pooled counts of unseen subjects, or None where they have no windows."""
-    counts = pooled(subject.counts for subject in run.subjects if subject.group == "unseen")
+    counts = group_counts(run.subjects, "unseen")
     return counts if counts is not None and num_windows_of(counts) else None
 
 

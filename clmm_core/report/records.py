@@ -109,9 +109,8 @@ class SubjectRecord:
     subject: str
     group: Group
     modalities: tuple[str, ...]
-    num_windows: int
-    """Windows evaluated: labelled in truth, and not used as training labels."""
     counts: EvaluationCounts
+    """Of the windows evaluated: labelled in truth, and not used as training labels."""
     personal_before: EvaluationCounts | None = None
     """The shared model on the windows that `personal_after` is evaluated on; None where personalisation did not apply."""
     personal_after: EvaluationCounts | None = None

@@ -44,8 +44,19 @@ SUBJECT_COLUMNS = (
     *("subject", "group", "modalities", "windows", "accuracy", "macro_f1", "ece"),
     *("personal_windows", "accuracy_before", "accuracy_personalised", "gain"),
 )
-MODALITY_SEPARATOR = "+"
+MODALITY_SEPARATOR = ","
+"""No modality's name has a comma; one that joins two sensors has a plus."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a run's name.
+
+    Raises:
+        ConfigError: it is no plain folder name.
+    """
+    if not _NAME.fullmatch(name) or name.endswith(PARTIAL_SUFFIX):
+        raise ConfigError(f"run name: expected letters, digits, '.', '_' and '-', not '.' or '-' first nor '.partial' last, found {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +73,7 @@ class RunFolder:
         Raises:
             ConfigError: the name is no plain folder name, or a finished or partial run has it already.
         """
-        if not _NAME.fullmatch(name) or name.endswith(PARTIAL_SUFFIX):
-            raise ConfigError(
-                f"run name: expected letters, digits, '.', '_' and '-', not '.' or '-' first nor '.partial' last, found {name!r}"
-            )
+        check_name(name)
         folder = cls(partial=results_dir / f"{name}{PARTIAL_SUFFIX}", final=results_dir / name)
         folder._refuse_existing(folder.final)
         results_dir.mkdir(parents=True, exist_ok=True)
@@ -96,11 +104,10 @@ class RunFolder:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
 
-    def write_model(self, arrays: Mapping[str, NDArray[np.generic]], card: ModelCard) -> None:
-        """Write model.safetensors and model.json."""
+    def write_model(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write model.safetensors; its card is part of the record."""
         # safetensors stores memory as it lies, so a transposed array must be made contiguous first.
         self._write(WEIGHTS, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
-        self._write(CARD, readable_json(card, self.partial / CARD))
 
     def write_results(self, run: RunRecord) -> None:
         """Write every file of the record, so that `read_run` returns it as it is.
@@ -226,7 +233,7 @@ def _subjects_csv(subjects: tuple[SubjectRecord, ...]) -> str:
         personal = (before and accuracy(before), after and accuracy(after), personal_gain(subject))
         writer.writerow(
             [
-                *(subject.subject, subject.group, MODALITY_SEPARATOR.join(subject.modalities), subject.num_windows),
+                *(subject.subject, subject.group, MODALITY_SEPARATOR.join(subject.modalities), num_windows_of(subject.counts)),
                 *("" if share is None else f"{share:.4f}" for share in shared),
                 "" if after is None else num_windows_of(after),
                 *("" if share is None else f"{share:.4f}" for share in personal),
@@ -256,7 +263,7 @@ def _read_csv(path: Path) -> dict[str, StoredSubject]:
 
 def _stored_subject(row: Mapping[str, str]) -> StoredSubject:
     modalities = tuple(row["modalities"].split(MODALITY_SEPARATOR)) if row["modalities"] else ()
-    return StoredSubject(group=row["group"], modalities=modalities, num_windows=int(row["windows"]))
+    return StoredSubject(group=row["group"], modalities=modalities)
 
 
 def _sync_folder(path: Path) -> None:

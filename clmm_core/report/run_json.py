@@ -4,18 +4,21 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from clmm_core.errors import DataError
-from clmm_core.report.metrics import GroupSummary, chance, majority_share, pooled, summarise
-from clmm_core.report.records import GROUPS, NUM_CALIBRATION_BINS, EvaluationCounts, Group, RunRecord, SubjectRecord
+from clmm_core.federated.codec import from_json_strict
+from clmm_core.federated.messages import Counts
+from clmm_core.report.metrics import GroupSummary, chance, counts_as_arrays, counts_as_lists, group_counts, majority_share, summarise
+from clmm_core.report.records import GROUPS, Group, RunRecord, SubjectRecord
 
 T = TypeVar("T")
+UNKNOWN_FIELD = "unexpected_keyword_argument"
+"""What pydantic calls a field that a dataclass does not have."""
 MAX_LINE = 140
 """Lists of plain values and small objects that fit into a line stand on one."""
 
@@ -41,26 +44,6 @@ class StoredSubject:
 
     group: str
     modalities: tuple[str, ...]
-    num_windows: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredEvaluation:
-    """`EvaluationCounts` as nested lists."""
-
-    confusion: tuple[tuple[int, ...], ...]
-    calibration: tuple[tuple[float, ...], ...]
-
-    def counts(self, path: Path, num_classes: int) -> EvaluationCounts:
-        """Return the arrays.
-
-        Raises:
-            DataError: a shape differs from the run's; names the file.
-        """
-        shapes = {len(self.confusion), *map(len, self.confusion)}, {len(self.calibration)}, set(map(len, self.calibration))
-        if shapes != ({num_classes}, {NUM_CALIBRATION_BINS}, {3}):
-            raise DataError(f"{path}: expected confusion [{num_classes}, {num_classes}] and calibration [{NUM_CALIBRATION_BINS}, 3]")
-        return EvaluationCounts(confusion=np.array(self.confusion, dtype=np.int64), calibration=np.array(self.calibration, dtype=float))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +51,9 @@ class SubjectCounts:
     """The counts of one subject."""
 
     subject: str
-    counts: StoredEvaluation
-    personal_before: StoredEvaluation | None
-    personal_after: StoredEvaluation | None
+    counts: Counts
+    personal_before: Counts | None
+    personal_after: Counts | None
 
     def record(self, row: StoredSubject, path: Path, num_classes: int) -> SubjectRecord:
         """Join these counts with the subject's row of the table.
@@ -80,16 +63,17 @@ class SubjectCounts:
         """
         if row.group not in get_args(Group):
             raise DataError(f"{path.parent}: subject {self.subject!r}: expected a group of {', '.join(GROUPS)}, found {row.group!r}")
-        before, after = self.personal_before, self.personal_after
-        return SubjectRecord(
-            subject=self.subject,
-            group=row.group,  # type: ignore[arg-type]  # checked above
-            modalities=row.modalities,
-            num_windows=row.num_windows,
-            counts=self.counts.counts(path, num_classes),
-            personal_before=None if before is None else before.counts(path, num_classes),
-            personal_after=None if after is None else after.counts(path, num_classes),
-        )
+        try:
+            return SubjectRecord(
+                subject=self.subject,
+                group=row.group,  # type: ignore[arg-type]  # checked above
+                modalities=row.modalities,
+                counts=counts_as_arrays(self.counts, num_classes),
+                personal_before=None if self.personal_before is None else counts_as_arrays(self.personal_before, num_classes),
+                personal_after=None if self.personal_after is None else counts_as_arrays(self.personal_after, num_classes),
+            )
+        except DataError as error:
+            raise DataError(f"{path}: subject {self.subject!r}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,22 +89,18 @@ def stored_counts(subjects: Sequence[SubjectRecord]) -> StoredCounts:
         subjects=tuple(
             SubjectCounts(
                 subject=subject.subject,
-                counts=_stored(subject.counts),
-                personal_before=None if subject.personal_before is None else _stored(subject.personal_before),
-                personal_after=None if subject.personal_after is None else _stored(subject.personal_after),
+                counts=counts_as_lists(subject.counts),
+                personal_before=None if subject.personal_before is None else counts_as_lists(subject.personal_before),
+                personal_after=None if subject.personal_after is None else counts_as_lists(subject.personal_after),
             )
             for subject in subjects
         )
     )
 
 
-def _stored(counts: EvaluationCounts) -> StoredEvaluation:
-    return StoredEvaluation(confusion=counts.confusion.tolist(), calibration=counts.calibration.tolist())
-
-
 def summary_of(run: RunRecord) -> Summary:
     """Return what summary.json holds."""
-    unseen = pooled(subject.counts for subject in run.subjects if subject.group == "unseen")
+    unseen = group_counts(run.subjects, "unseen")
     return Summary(
         name=run.info.name,
         classes=run.split.classes,
@@ -185,11 +165,6 @@ def _indented(value: Any, path: Path, *, indent: str) -> str:
     return opening + ",".join(f"\n{inner}{text}" for text in texts) + f"\n{indent}{closing}"
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def read_json(path: Path, kind: type[T], *, line: bytes | None = None, line_number: int = 0) -> T:
     """Read one record from a file, or from one line of it.
 
@@ -199,16 +174,9 @@ def read_json(path: Path, kind: type[T], *, line: bytes | None = None, line_numb
     where = f"{path}: line {line_number}" if line is not None else str(path)
     text = path.read_bytes() if line is None else line
     try:
-        # Strict: "3" is no number and 1.5 no count. Types are those of the dataclass.
-        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # mypy does not see that a generic type is hashable
-        record = adapter.validate_json(text, strict=True)
+        return from_json_strict(kind, text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise DataError(f"{where}: expected a {kind.__name__}, found a mistake{f' in {field}' if field else ''}: {first['msg']}") from error
-    unknown = set(json.loads(text)).difference(vars(record))
-    if unknown:
-        raise DataError(
-            f"{where}: expected a {kind.__name__}, found unknown fields {', '.join(sorted(unknown))}; written by another version?"
-        )
-    return record
+        found = "an unknown field; written by another version?" if first["type"] == UNKNOWN_FIELD else first["msg"]
+        raise DataError(f"{where}: expected a {kind.__name__}, found a mistake{f' in {field}' if field else ''}: {found}") from error

@@ -13,23 +13,22 @@ from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import FUSION, Arrays, difference
 from clmm_core.federated.messages import DeviceTraining, HostQuality, HostUpdate, LeftOut
 from clmm_core.federated.weighted_sum import WeightedSum
-from clmm_core.models.clmm import Clmm
+from clmm_core.models.clmm import Clmm, ModalityPart
 from clmm_core.seeds import generator, seeded
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors
 from clmm_core.training.finetune import finetune_device
-from clmm_core.training.local import Trained
-from clmm_core.training.model_arrays import arrays_of, load_arrays, stage_one_arrays
+from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays
 from clmm_core.training.pretrain import pretrain_device
 from clmm_core.training.quality import hopkins
 from clmm_core.training.tasks import FinetuneTask, ModelTask, PretrainTask, QualityTask
 
-TrainDevice = Callable[[Clmm, DeviceTensors, torch.Generator], Trained]
+TrainDevice = Callable[[Clmm, DeviceTensors, torch.Generator], float]
 
 
 def pretrain_cohort(task: PretrainTask, arrays: Arrays) -> tuple[HostUpdate, Arrays]:
     """Return one host's update of stage one: encoders and projections, each over the devices that own the modality."""
 
-    def train(model: Clmm, windows: DeviceTensors, draws: torch.Generator) -> Trained:
+    def train(model: Clmm, windows: DeviceTensors, draws: torch.Generator) -> float:
         return pretrain_device(model, windows, task.config, draws)
 
     def unlabelled(device: DeviceWindows) -> DeviceTensors:
@@ -41,7 +40,7 @@ def pretrain_cohort(task: PretrainTask, arrays: Arrays) -> tuple[HostUpdate, Arr
 def finetune_cohort(task: FinetuneTask, arrays: Arrays) -> tuple[HostUpdate, Arrays]:
     """Return one host's update of stage two: the whole network, over its labelled devices."""
 
-    def train(model: Clmm, windows: DeviceTensors, draws: torch.Generator) -> Trained:
+    def train(model: Clmm, windows: DeviceTensors, draws: torch.Generator) -> float:
         return finetune_device(model, windows, task.config, draws)
 
     def labelled(device: DeviceWindows) -> DeviceTensors:
@@ -62,16 +61,17 @@ def _train_cohort(
         with seeded(task.seed, stage, task.server_round, device) as draws:
             model = load_arrays(task.model, arrays)
             try:
-                trained = train(model, windows, draws)
+                loss = train(model, windows, draws)
             except DeviceSkippedError as reason:
                 left_out.append(LeftOut(device=device, reason=str(reason)))
                 continue
-        change = difference(stage_one_arrays(model) if stage == "pretrain" else arrays_of(model), arrays)
-        if not (math.isfinite(trained.loss) and all(bool(np.isfinite(values).all()) for values in change.values())):
+        trained = {name: values for name, values in arrays_of(model).items() if stage == "finetune" or is_stage_one(name)}
+        change = difference(trained, arrays)
+        if not (math.isfinite(loss) and all(bool(np.isfinite(values).all()) for values in change.values())):
             left_out.append(LeftOut(device=device, reason="training diverged to NaN or infinity: lower the learning rate"))
             continue
         folded.add(change, _weights(windows, stage))
-        rows.append(DeviceTraining(device=device, num_windows=len(windows), loss=trained.loss))
+        rows.append(DeviceTraining(device=device, num_windows=len(windows), loss=loss))
     mean = folded.mean() if rows else {}
     return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean
 
@@ -92,10 +92,14 @@ def measure_quality(task: QualityTask, arrays: Arrays) -> tuple[HostQuality, Arr
         windows = device_tensors(device_windows(task.data, device), ())
         for modality, mask in windows.present.items():
             owned = windows.select(mask.nonzero().flatten())
-            normal = model.part(modality).normalise(owned.streams[modality], owned.present[modality])
-            embeddings = model.part(modality).encoder(normal).mean(dim=1)
-            value = hopkins(embeddings, generator(task.seed, "quality", device, modality))
+            value = hopkins(_embeddings(model.part(modality), modality, owned), generator(task.seed, "quality", device, modality))
             if value is not None:
                 weighted[modality] = weighted.get(modality, 0.0) + value * len(owned)
                 num_windows[modality] = num_windows.get(modality, 0) + len(owned)
     return HostQuality(weighted=weighted, num_windows=num_windows), {}
+
+
+def _embeddings(part: ModalityPart, modality: str, windows: DeviceTensors) -> torch.Tensor:
+    """Return z_m `[windows, embed]`, a batch at a time."""
+    batches = [part.normalise(batch.streams[modality], batch.present[modality]) for batch in windows.in_order()]
+    return torch.cat([part.encoder(normal).mean(dim=1) for normal in batches])

@@ -9,6 +9,8 @@ from torch import Generator, Tensor
 from clmm_core.data.windows import DeviceWindows
 
 NO_CLASS = -1
+AT_ONCE = 256
+"""Windows a model looks at in one batch where it does not train: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class DeviceTensors:
             if len(rows) >= smallest:
                 yield self.select(rows)
 
-    def in_order(self, size: int) -> Iterator["DeviceTensors"]:
-        """Yield all windows once in their order, `size` at a time."""
-        for rows in torch.split(torch.arange(len(self)), size):
+    def in_order(self) -> Iterator["DeviceTensors"]:
+        """Yield all windows once in their order, `AT_ONCE` at a time."""
+        for rows in torch.split(torch.arange(len(self)), AT_ONCE):
             yield self.select(rows)
 
 

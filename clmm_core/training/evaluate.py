@@ -13,14 +13,13 @@ from clmm_core.data.windows import DeviceWindows
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation, LeftOut
 from clmm_core.models.clmm import Clmm
-from clmm_core.report.metrics import counts_of
+from clmm_core.report.metrics import counts_as_lists, counts_of
 from clmm_core.seeds import seeded
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.tasks import EvaluateTask
 
-BATCH = 256
 ALL = LabelDraw(per_class=0)
 
 
@@ -28,7 +27,7 @@ ALL = LabelDraw(per_class=0)
 def predict(model: Clmm, windows: DeviceTensors) -> NDArray[np.float64]:
     """Return the probability of each class for each window, `[windows, classes]`, without dropout."""
     model.eval()
-    logits = torch.cat([model(batch.streams, batch.present) for batch in windows.in_order(BATCH)])
+    logits = torch.cat([model(batch.streams, batch.present) for batch in windows.in_order()])
     probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
     return probabilities
 
@@ -53,19 +52,14 @@ def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation,
 
 def _evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
     """Return the rows to evaluate on: all that have a label, but those the model was trained on."""
-    everything, _ = draw_labelled(windows, task.classes, ALL)
-    if windows.device not in task.labelled:
-        return everything
-    return draw_labelled(windows, task.classes, task.labels)[1]
+    if windows.device in task.labelled:
+        return draw_labelled(windows, task.classes, task.labels)[1]
+    return draw_labelled(windows, task.classes, ALL)[0]
 
 
 def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:
     chosen = device_tensors(windows, task.classes).select(torch.from_numpy(rows))
-    counts = counts_of(predict(model, chosen), chosen.classes.numpy())
-    return Counts(
-        confusion=tuple(tuple(row) for row in counts.confusion.tolist()),
-        calibration=tuple(tuple(row) for row in counts.calibration.tolist()),
-    )
+    return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
 
 
 def _personalised(
@@ -81,8 +75,8 @@ def _personalised(
     before = _counts(own, windows, rest, task)
     labelled = device_tensors(windows, task.classes).select(torch.from_numpy(given))
     with seeded(task.seed, "personalise", shared.device) as draws:
-        trained = finetune_device(own, labelled, task.personal_config, draws)
-    if not math.isfinite(trained.loss):
+        loss = finetune_device(own, labelled, task.personal_config, draws)
+    if not math.isfinite(loss):
         left_out.append(LeftOut(device=shared.device, reason="not personalised: training diverged; lower personalise.lr"))
         return shared
     return replace(shared, personal_before=before, personal_after=_counts(own, windows, rest, task))

@@ -9,7 +9,7 @@ from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.local import LocalConfig, ProximalTerm, Trained, local_optimizer
+from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class FinetuneConfig:
     """
 
     local: LocalConfig
-    encoder_rate: float = 0.2
+    encoder_rate: float
     """Encoders and projections learn at this share of the learning rate."""
     auxiliary: float = 0.3
     """Weight of the auxiliary heads' mean loss."""
@@ -33,8 +33,8 @@ class FinetuneConfig:
                 raise ConfigError(f"finetune.{name.replace('_', '-')}: expected 0 or more, found {getattr(self, name)}")
 
 
-def finetune_device(model: Clmm, labelled: DeviceTensors, config: FinetuneConfig, generator: Generator) -> Trained:
-    """Train the network on labelled windows, in place.
+def finetune_device(model: Clmm, labelled: DeviceTensors, config: FinetuneConfig, generator: Generator) -> float:
+    """Train the network on labelled windows, in place; return the mean loss of its steps.
 
     Raises:
         DeviceSkippedError: no labelled window.
@@ -60,4 +60,4 @@ def finetune_device(model: Clmm, labelled: DeviceTensors, config: FinetuneConfig
             proximal(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
-    return Trained(loss=sum(losses) / len(losses), num_steps=len(losses))
+    return sum(losses) / len(losses)

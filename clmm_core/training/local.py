@@ -37,15 +37,6 @@ class LocalConfig:
                 raise ConfigError(f"{name.replace('_', '-')}: expected at least {smallest}, found {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What training left besides the changed model."""
-
-    loss: float
-    """Mean over the round's steps, without the proximal term."""
-    num_steps: int
-
-
 def local_optimizer(groups: Sequence[tuple[Sequence[nn.Parameter], float]], config: LocalConfig) -> Optimizer:
     """Return an optimiser over `(parameters, factor on the learning rate)` groups."""
     settings = [{"params": list(parameters), "lr": config.learning_rate * factor} for parameters, factor in groups if parameters]

@@ -2,12 +2,13 @@
 
 import torch
 
-from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
 from clmm_core.seeds import seeded
 
-STAGE_ONE = (".encoder.", ".projection.", ".mean", ".std")
+STAGE_ONE = ("encoder", "projection", "mean", "std")
+"""The pieces of a modality's part; `modalities.<name>.<piece>` begins the names of their arrays."""
 
 
 def new_arrays(config: ModelConfig, seed: int) -> Arrays:
@@ -23,12 +24,7 @@ def arrays_of(model: Clmm) -> Arrays:
 
 def is_stage_one(name: str) -> bool:
     """Return whether stage one needs this array: a modality's normalisation, encoder or projection."""
-    return name.startswith("modalities.") and any(piece in name for piece in STAGE_ONE)
-
-
-def stage_one_arrays(model: Clmm) -> Arrays:
-    """Return the arrays that stage one uses."""
-    return {name: values for name, values in arrays_of(model).items() if is_stage_one(name)}
+    return part_of(name) != FUSION and name.split(".")[2] in STAGE_ONE
 
 
 def load_arrays(config: ModelConfig, arrays: Arrays) -> Clmm:

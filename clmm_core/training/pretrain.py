@@ -15,7 +15,7 @@ from clmm_core.losses.tuned import TunedLoss
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.local import LocalConfig, ProximalTerm, Trained, local_optimizer
+from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
 from clmm_core.training.views import fused_views
 
 LossName = Literal["hard-positive", "tcl", "focal", "dclw"]
@@ -68,8 +68,8 @@ def contrastive_loss(config: PretrainConfig) -> ContrastiveLoss:
             return DecoupledLoss(temperature=config.temperature)
 
 
-def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig, generator: Generator) -> Trained:
-    """Train the encoders and projections of the modalities this device has, in place.
+def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig, generator: Generator) -> float:
+    """Train the encoders and projections of the modalities this device has, in place; return the mean loss of its steps.
 
     Raises:
         DeviceSkippedError: fewer than two windows.
@@ -91,7 +91,7 @@ def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig,
             proximal(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
-    return Trained(loss=sum(losses) / len(losses), num_steps=len(losses))
+    return sum(losses) / len(losses)
 
 
 def _views(model: Clmm, batch: DeviceTensors, config: PretrainConfig, generator: Generator) -> tuple[torch.Tensor, torch.Tensor]:

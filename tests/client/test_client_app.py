@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from client.client_app import app
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw
-from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import HostEvaluation, HostMoments, HostPlane, HostProfile, HostQuality, HostSums, HostUpdate
 from clmm_core.federated.source import client_source
@@ -41,7 +41,7 @@ MODEL = preset("edge", (ModalityShape(name="accelerometer", channels=3, time_ste
 CLASSES = ("cycle", "hand_wash", "run", "stairs", "still", "walk")
 TASK = {"data": DATA, "model": MODEL, "classes": CLASSES, "seed": 0, "server_round": 1, "devices": DEVICES}
 LOCAL = LocalConfig(epochs=1, batch_size=16, learning_rate=0.001)
-TUNING = FinetuneConfig(local=LOCAL)
+TUNING = FinetuneConfig(encoder_rate=0.2, local=LOCAL)
 LABELS = LabelDraw(per_class=1)
 ARRAYS = new_arrays(MODEL, 0)
 Ask = Callable[..., RecordDict]
@@ -117,7 +117,7 @@ def test_pretrain(ask: Ask):
 def test_finetune(ask: Ask):
     content = ask("train.finetune", FinetuneTask(**TASK, config=TUNING, labels=LABELS), ARRAYS)
     update = decoded(content, HostUpdate)
-    assert set(update.weights) == {"accelerometer", "fusion"}
+    assert set(update.weights) == {"accelerometer", FUSION}
     assert set(arrays_in(content)) == set(ARRAYS)
 
 

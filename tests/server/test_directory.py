@@ -174,12 +174,12 @@ def test_a_host_that_does_not_answer_at_first_is_named_and_asked_again():
     assert asked.left_out() == []
 
 
-def test_a_late_host_that_cannot_answer_does_not_end_the_run():
+def test_a_late_host_that_cannot_answer_is_named_and_does_not_end_the_run():
     hosts = FakeHosts({1: serves("a"), 2: serves("b")})
     asked = directory(hosts)
     asked.refresh()
     hosts.profiles[3], hosts.failing[3] = serves("c"), "busy"
-    assert ask(asked, "a", "b")[0] == [("a",), ("b",)]
+    assert ask(asked, "a", "b") == ([("a",), ("b",)], ["query.profile: host 3 did not answer: busy"])
 
 
 def test_devices_that_nobody_serves_any_more_are_an_error():

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.errors import ClmmError, ConfigError, DataError, RoundFailedError
+from clmm_core.report.metrics import num_windows_of
 from clmm_core.report.records import GROUPS, RunRecord
 from clmm_core.report.run_folder import RECORD_FILES, REPORT, WEIGHTS, read_rounds, read_run
 from server import server_app
@@ -170,7 +171,7 @@ def test_what_was_trained_on_is_never_evaluated(train: Train, unit: str):
         windows = device_windows(data, subject.subject)
         given, rest = draw_labelled(windows, run.split.classes, LabelDraw(per_class=1, unit=unit))  # type: ignore[arg-type]
         everything = int((windows.labels != "").sum())
-        assert subject.num_windows == (len(rest) if subject.group == "labelled" else everything)
+        assert num_windows_of(subject.counts) == (len(rest) if subject.group == "labelled" else everything)
         assert len(rest) <= everything - len(given)
         if subject.personal_after is not None:
             assert subject.personal_after.confusion.sum() == len(rest)
@@ -203,7 +204,7 @@ def test_a_device_with_one_window_is_skipped_in_stage_one_and_the_run_goes_on(tr
     assert reason in run.notes
     pretrain = next(record for record in run.rounds if record.stage == "pretrain")
     assert (pretrain.num_devices, pretrain.left_out) == (2, (reason,))
-    assert {subject.subject: subject.num_windows for subject in run.subjects}["dan"] == 1
+    assert {subject.subject: num_windows_of(subject.counts) for subject in run.subjects}["dan"] == 1
 
 
 def test_a_subject_without_a_modality_takes_part_with_what_it_has(train: Train, write: Write):
@@ -230,7 +231,7 @@ def test_windows_with_nan_are_left_out_counted_and_said(train: Train, write: Wri
     for name in ("ann", "ben", "cat"):
         write(name, lost=slice(40, 90) if name == "ben" else slice(0))
     run = train({"split.num-validation": 0})
-    windows = {subject.subject: subject.num_windows for subject in run.subjects if subject.group != "labelled"}
+    windows = {subject.subject: num_windows_of(subject.counts) for subject in run.subjects if subject.group != "labelled"}
     # 7.8 s hold 12 windows of 0.64 s; 0.8 s to 1.8 s touch the second and third of each of two sessions, in both modalities.
     assert "device 'ben': 8 window(s) of a modality hold NaN or infinite samples and were left out" in run.notes
     assert "device 'ben': 4 window(s) have none of accelerometer, gyroscope and were left out" in run.notes
@@ -425,3 +426,23 @@ def test_a_host_that_leaves_is_named_and_the_run_goes_on(train: Train, write: Wr
 def test_what_fails_is_one_of_our_errors_with_its_message(train: Train):
     with pytest.raises(ClmmError, match=r"train.finetune: none of the 2 devices asked for is served by a connected host"):
         train({"labels.devices": "device-00001,device-00003"}, hosts=FlakyHosts("query.quality", away=(1,)))
+
+
+@pytest.mark.parametrize("stage", ["query.sums", "query.quality"])
+def test_a_step_counts_the_devices_of_the_hosts_that_answered(train: Train, stage: str):
+    run = train({"split.num-test": 0, "split.num-validation": 0}, hosts=FlakyHosts(stage, away=(1,)))
+    step = {record.stage: record for record in run.rounds}["normalise" if stage == "query.sums" else "quality"]
+    assert (step.num_hosts, step.num_devices) == (1, 3)
+    assert step.left_out[0].startswith(f"{stage}: host 1 with device(s) 'device-00001'")
+
+
+@pytest.mark.parametrize(("question", "before", "pictures"), [("query.moments", 0, (0, 0)), ("query.plane", 1, (12, 0))])
+def test_a_picture_that_fails_does_not_end_the_run(train: Train, question: str, before: int, pictures: tuple[int, int]):
+    run = train({}, hosts=FlakyHosts(question, RoundFailedError("no host answered"), before=before))
+    assert (len(run.embedding.before), len(run.embedding.after)) == pictures
+    assert "embedding picture: no host answered" in run.notes
+
+
+def test_who_is_not_in_the_picture_is_said(train: Train):
+    run = train({"labels.devices": "device-00000"}, hosts=FlakyHosts("query.plane", away=(1,)))
+    assert any(note.startswith("query.plane: host 1 with device(s) 'device-00001'") for note in run.notes)

@@ -41,10 +41,7 @@ def small_run() -> RunRecord:
             classes=("a", "b"),
         ),
         rounds=(RoundRecord(stage="evaluate", num_hosts=1, num_devices=2, round_s=1.0, elapsed_s=1.0),),
-        subjects=tuple(
-            SubjectRecord(subject=name, group=group, modalities=("accelerometer",), num_windows=int(its.confusion.sum()), counts=its)
-            for name, group, its in people
-        ),
+        subjects=tuple(SubjectRecord(subject=name, group=group, modalities=("accelerometer",), counts=its) for name, group, its in people),
         embedding=Embedding(),
         quality={"accelerometer": 1.0},
         card=ModelCard(
@@ -113,6 +110,7 @@ def test_default_names_differ_within_a_second(invoke, flower):
         (("--set", "data.name=spar"), "a string needs quotes"),
         (("--app", "nowhere"), "expected a pyproject.toml"),
         (("--name", "a/b"), "run name: expected"),
+        (("--set", 'results-dir="out"'), "expected the option --results"),
     ],
 )
 def test_a_wrong_option_ends_before_flower_starts(invoke, flower, tmp_path: Path, arguments, message: str):

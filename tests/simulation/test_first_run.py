@@ -1,5 +1,6 @@
 """The benchmark's cells, table and page, on a fleet of a few seconds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_a_killed_cell_is_run_again_and_a_finished_one_is_not(results: Path):
     run_cell(cell, results)
     assert (results / cell.name / "report.html").stat().st_mtime_ns != finished
     assert not (results / f"{cell.name}.partial").exists()
+
+
+def test_a_cell_made_with_other_settings_is_run_again(results: Path):
+    cell = cells_of(DATA)[1]
+    changed = replace(cell, data=replace(DATA, overrides={**TINY, "finetune.lr": 0.002}))
+    run_cell(changed, results)
+    assert read_run(results / cell.name).info.run_config["finetune.lr"] == 0.002
+    run_cell(cell, results)
+    assert read_run(results / cell.name).info.run_config["finetune.lr"] == 0.003
 
 
 def test_the_page_keeps_the_words_around_the_figures(tmp_path: Path):

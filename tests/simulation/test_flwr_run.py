@@ -102,7 +102,7 @@ def processes_of(home: Path) -> list[str]:
 
 
 def test_a_run_checks_itself(job, tmp_path: Path):
-    for wrong in ({"hosts": 0}, {"name": "../x"}, {"name": ""}, {"name": ".x"}):
+    for wrong in ({"hosts": 0}, {"name": "../x"}, {"name": ""}, {"name": ".x"}, {"name": "a.partial"}, {"overrides": {"run-name": "b"}}):
         with pytest.raises(ConfigError, match=r"expected"):
             job(**wrong)
     (tmp_path / "my results" / "one.partial").mkdir(parents=True)

@@ -31,7 +31,7 @@ class Folder:
     @property
     def modalities(self) -> tuple[str, ...]:
         """Every modality that some session has, sorted."""
-        return tuple(sorted(_num_columns(self.path)))
+        return _modalities(self.path)
 
     @property
     def window(self) -> WindowSpec:
@@ -65,8 +65,8 @@ def _by_subject(path: Path) -> Mapping[str, tuple[RecordingFile, ...]]:
 
 
 @lru_cache(maxsize=4)
-def _num_columns(path: Path) -> Mapping[str, int]:
-    """Return each modality's number of channels, which all sessions share."""
+def _modalities(path: Path) -> tuple[str, ...]:
+    """Return every modality that some session has, sorted, once all sessions agree on its number of columns."""
     first: dict[str, RecordingFile] = {}
     for sessions in _by_subject(path).values():
         for session in sessions:
@@ -77,11 +77,15 @@ def _num_columns(path: Path) -> Mapping[str, int]:
                         f"{session.path}: streams.{modality}.columns: expected {expected} as in {first[modality].path}, found "
                         f"{len(entry.columns)}: give both the same columns, or the modality another name"
                     )
-    return {modality: len(session.streams[modality].columns) for modality, session in first.items()}
+    return tuple(sorted(first))
 
 
 def _visible_folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    for folder in folders:
+        if not folder.name.isprintable():  # what is not UTF-8 on disk reaches Python as lone surrogates, which nothing can write again
+            raise DataError(f"{path}: expected folder names of printable characters in UTF-8, found {folder.name!r}: rename it")
+    return folders
 
 
 def _is_session(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clmm_core.data.recording import LabelledInterval
+from clmm_core.data.recording import STANDARD_GRAVITY, LabelledInterval
 from clmm_core.data.windows import JOIN
 from clmm_core.errors import DataError
 
@@ -14,7 +14,7 @@ TIME_COLUMNS = ("t_ns", "t_s")
 """Nanoseconds (int64) or seconds."""
 UNITS: Mapping[str, tuple[str, float]] = {
     "m/s^2": ("m/s^2", 1.0),
-    "g": ("m/s^2", 9.80665),
+    "g": ("m/s^2", STANDARD_GRAVITY),
     "rad/s": ("rad/s", 1.0),
     "deg/s": ("rad/s", math.pi / 180),
     "uT": ("uT", 1.0),

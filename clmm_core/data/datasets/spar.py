@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from clmm_core.data.recording import LabelledInterval, Recording, Stream
+from clmm_core.data.recording import STANDARD_GRAVITY, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
 
 RATE_HZ = 50.0
-STANDARD_GRAVITY = 9.80665
 # A mirror across the plane x = 0 turns a velocity's x round, and the y and z of a rotation (an axial vector).
 MIRROR = np.array([-1, 1, 1, 1, -1, -1], np.float32)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from clmm_core.data.recording import LabelledInterval, Recording, Stream
+from clmm_core.data.recording import STANDARD_GRAVITY, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import ConfigError
 
@@ -35,7 +35,7 @@ WITHOUT_GYROSCOPE = 0.2
 WITHOUT_MAGNETOMETER = 0.3
 WITH_DROPOUT = 0.25
 """Share of the devices that lack a sensor, or whose sensors drop out now and then."""
-GRAVITY: Float64 = np.array([0.0, 0.0, 9.80665])
+GRAVITY: Float64 = np.array([0.0, 0.0, STANDARD_GRAVITY])
 """What a resting accelerometer shows, in m/s^2: x forward, y left, z up."""
 EARTH_FIELD: Float64 = np.array([20.0, 0.0, -44.0])
 """Magnetic field of central Europe in uT, north and down; each session faces its own way."""

@@ -23,13 +23,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from clmm_core.data.recording import Float32, LabelledInterval, Recording, Stream
+from clmm_core.data.recording import STANDARD_GRAVITY, Float32, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
 
 INERTIAL_RATE_HZ = 50.0
 SKELETON_RATE_HZ = 30.0
-STANDARD_GRAVITY = 9.80665
 SPINE = 2
 """Row of the torso joint, from the archive's `Skeleton_joint_order.txt`: head, shoulder centre, spine, hip centre, ..."""
 # fmt: off

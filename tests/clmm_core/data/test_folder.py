@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -314,3 +315,11 @@ def test_hidden_folders_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".git" / "hooks").mkdir(parents=True)
     (tmp_path / ".git" / "hooks" / "a.yaml").write_text("x")
     assert Folder(tmp_path).subjects() == ("anna",)
+
+
+@pytest.mark.parametrize("level", ["subject", "session"])
+def test_a_folder_name_that_is_not_utf8_is_refused(tmp_path: Path, level: str):
+    name = os.fsdecode(b"an\xffna")
+    write_session(tmp_path, streams(accelerometer=ACCELEROMETER), **{level: name}, acc=xyz(200))
+    with pytest.raises(DataError, match=r"expected folder names of printable characters in UTF-8, found 'an\\udcffna': rename it"):
+        Folder(tmp_path).subjects()

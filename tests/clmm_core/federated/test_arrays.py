@@ -9,6 +9,7 @@ from clmm_core.federated.arrays import FUSION, difference, part_of
     [
         ("modalities.accelerometer.encoder.local.0.weight", "accelerometer"),
         ("modalities.a+b.mean", "a+b"),
+        ("modalities.fusion.mean", "fusion"),
         ("fusion.quality", FUSION),
         ("primary.0.weight", FUSION),
         ("branches.modalities.x", FUSION),

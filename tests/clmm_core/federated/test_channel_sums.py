@@ -50,6 +50,15 @@ def test_a_channel_that_never_moves_stays_finite(value: float):
     np.testing.assert_allclose(normal, 0, atol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_large_constant_channel_is_not_scaled_by_rounding(seed: int):
+    """Over many devices of unequal numbers of windows, as a pressure in hPa; nobody else is then thousands of deviations away."""
+    random = np.random.default_rng(seed)
+    value = np.float32(random.uniform(50, 5000))
+    parts = [channel_sums(np.full((n, 1, 128), value, np.float32), np.ones(n, np.bool_)) for n in random.integers(1, 200, 12)]
+    assert add_sums([{"pressure": part} for part in parts])["pressure"].std.item() == 1.0
+
+
 def test_channels_of_different_number_do_not_add():
     with pytest.raises(ValueError, match="zip"):
         channel_sums(np.zeros((1, 2, 3), np.float32), np.array([True])) + channel_sums(np.zeros((1, 3, 3), np.float32), np.array([True]))

@@ -51,7 +51,7 @@ MODEL = {
     "server_round": 4,
     "devices": ("anna", "ben"),
 }
-FINETUNE = FinetuneConfig(local=LOCAL, augmentation=Augmentation(crop=0.3))
+FINETUNE = FinetuneConfig(encoder_rate=0.2, local=LOCAL, augmentation=Augmentation(crop=0.3))
 LABELS = LabelDraw(per_class=2, unit="window", seed=1)
 EXAMPLES = [
     HostProfile(source="0123456789abcdef", modalities=("a", "b"), window_s=0.0, devices=(PROFILE,), left_out=LEFT_OUT),

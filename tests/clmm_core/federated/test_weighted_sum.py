@@ -124,7 +124,7 @@ def test_nothing_added_is_an_error():
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
 def test_a_weight_that_is_none_is_an_error(weight: float):
-    with pytest.raises(ValueError, match="part 'fusion': expected a finite weight above 0"):
+    with pytest.raises(ValueError, match=r"part 'fusion\.': expected a finite weight above 0"):
         WeightedSum().add({"primary.w": np.float32([2])}, {FUSION: weight})
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch.nn.functional import normalize
 
 from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
+from clmm_core.models.config import ModalityShape, ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors
 
 MakeModel = Callable[..., Clmm]
@@ -21,7 +23,7 @@ def test_every_head_gives_logits_of_every_class(model: MakeModel, toy_windows: M
     windows = toy_windows(6, 3)
     outputs = model(3, 4).classify(windows.streams, windows.present)
     assert outputs.primary.shape == (6, 4)
-    assert list(outputs.auxiliary) == ["linear", "recurrent", "shared", "accelerometer", "gyroscope", "heart"]
+    assert list(outputs.auxiliary) == ["head.linear", "head.recurrent", "head.shared", "accelerometer", "gyroscope", "heart"]
     assert {logits.shape for logits in outputs.auxiliary.values()} == {(6, 4)}
 
 
@@ -139,6 +141,14 @@ def test_a_better_quality_moves_the_logits_towards_that_modality(model: MakeMode
     moved = []
     for quality in ([0.02, 0.98], [0.98, 0.02]):
         network.fusion.quality.copy_(torch.tensor(quality))
-        one, other = (network.classify(streams, windows.present).auxiliary["linear"] for streams in (windows.streams, changed))
+        one, other = (network.classify(streams, windows.present).auxiliary["head.linear"] for streams in (windows.streams, changed))
         moved.append((one - other).norm().item())
     assert moved[0] > 2 * moved[1]
+
+
+@pytest.mark.parametrize("name", ["linear", "recurrent", "shared", "fusion", "mean"])
+def test_a_modality_may_be_called_like_a_part_of_the_network(config: Callable[..., ModelConfig], name: str):
+    """As `linear` is a good name for linear acceleration: no head is lost."""
+    network = Clmm(replace(config(), modalities=(ModalityShape(name=name, channels=3, time_steps=40),)))
+    outputs = network.classify({name: torch.randn(2, 3, 40)}, {name: torch.ones(2, dtype=torch.bool)})
+    assert list(outputs.auxiliary) == ["head.linear", "head.recurrent", "head.shared", name]

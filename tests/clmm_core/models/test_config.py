@@ -36,6 +36,7 @@ def test_a_preset_takes_the_attention_and_dropout_given():
     ("change", "message"),
     [
         ({"modalities": ()}, "at least one modality"),
+        ({"modalities": (ModalityShape(name="type", channels=3, time_steps=50),)}, "modality 'type': PyTorch keeps this name"),
         ({"num_classes": 1}, "at least two classes, found 1"),
         ({"num_heads": 3}, "divide by twice num_heads, found 64 and 3"),
         ({"dropout": 1.0}, r"in \[0, 1\), found 1.0"),

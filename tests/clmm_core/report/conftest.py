@@ -62,7 +62,7 @@ def fake_subject(rng: np.random.Generator, name: str, group: records.Group, num_
         )
         personal = {"personal_before": before, "personal_after": after}
     sensors = ("accelerometer", "gyroscope")
-    return records.SubjectRecord(subject=name, group=group, modalities=sensors, num_windows=windows, counts=counts, **personal)
+    return records.SubjectRecord(subject=name, group=group, modalities=sensors, counts=counts, **personal)
 
 
 def make_fake_run(*, subjects: int = 10, classes: tuple[str, ...] = EXERCISES, seed: int = 1, windows: int = 260) -> records.RunRecord:

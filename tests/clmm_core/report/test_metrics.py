@@ -15,7 +15,6 @@ from clmm_core.report.metrics import (
     expected_calibration_error,
     macro_f1,
     majority_share,
-    num_windows_of,
     personal_gain,
     pooled,
     summarise,
@@ -31,7 +30,7 @@ def confusion_counts(rows: list[list[int]]) -> EvaluationCounts:
 
 def subject(name: str, group: str, rows: list[list[int]], **personal: EvaluationCounts) -> SubjectRecord:
     counts = confusion_counts(rows)
-    return SubjectRecord(subject=name, group=group, modalities=(), num_windows=num_windows_of(counts), counts=counts, **personal)
+    return SubjectRecord(subject=name, group=group, modalities=(), counts=counts, **personal)
 
 
 @st.composite

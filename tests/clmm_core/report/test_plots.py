@@ -132,3 +132,12 @@ def test_long_names_keep_both_ends():
 def test_groups_and_the_first_ten_classes_look_different():
     assert len(set(GROUP_COLOURS.values())) == len(set(GROUP_MARKERS.values())) == len(GROUPS)
     assert len({class_colour(index) for index in range(10)}) == 10
+
+
+def test_windows_without_a_label_are_no_class(make_run):
+    window = make_run().embedding.after[0]
+    some = (window, dataclasses.replace(window, label="", x=window.x + 1))
+    svg = embedding_pictures(dataclasses.replace(make_run(), embedding=Embedding(after=some)))
+    assert svg is not None
+    assert "windows of 1 class in" in svg
+    assert "2  no label" in texts(svg)

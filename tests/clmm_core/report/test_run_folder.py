@@ -6,6 +6,8 @@ import signal
 import string
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -92,7 +94,6 @@ def run_records() -> st.SearchStrategy[RunRecord]:
             subject=TEXTS,
             group=st.sampled_from(GROUPS),
             modalities=tuples(MODALITIES),
-            num_windows=COUNTS,
             counts=evaluation,
             personal_before=st.none() | evaluation,
             personal_after=st.none() | evaluation,
@@ -147,7 +148,7 @@ def test_a_run_from_start_to_end(folder: RunFolder, make_run):
         folder.append_round(record)
         assert read_rounds(folder.partial) == run.rounds[:number]
     weights = {"encoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "scale": np.float32(2)}
-    folder.write_model(weights, run.card)
+    folder.write_model(weights)
     folder.write_results(run)
     folder.write_report("<!DOCTYPE html>")
     path = folder.finish()
@@ -323,10 +324,9 @@ def test_a_file_of_another_kind_is_named(finished: Path, name: str, content: byt
     [
         ("config.json", '"machine": "2 cores, 23 GiB"', '"machine": 2', "RunInfo.*machine"),
         ("split.json", '"label_unit": "window"', '"label_unit": "day"', "Split.*label_unit"),
-        ("split.json", '"upright row"', '"upright row", "more"', r"counts\.json: expected confusion \[8, 8\]"),
+        ("split.json", '"upright row"', '"upright row", "more"', r"counts\.json: subject .*: expected confusion \[8, 8\]"),
         ("subjects.csv", ",unseen,", ",strange,", "'strange'"),
         ("subjects.csv", "S01,", "S99,", r"subjects\.csv and counts\.json name other subjects"),
-        ("subjects.csv", ",260,", ",many,", r"subjects\.csv: expected a table"),
         ("rounds.jsonl", "}\n", "}", r"rounds\.jsonl: line"),
     ],
 )
@@ -336,3 +336,25 @@ def test_a_wrong_field_is_named(finished: Path, name: str, old: str, new: str, m
     (finished / name).write_text(text.replace(old, new))
     with pytest.raises(DataError, match=message):
         read_run(finished)
+
+
+def test_a_table_that_was_cut_off_is_said(finished: Path):
+    table = finished / "subjects.csv"
+    *rows, last = table.read_text().splitlines()
+    table.write_text("\n".join([*rows, last.split(",")[0]]))
+    with pytest.raises(DataError, match=r"expected a group of .*, found None"):
+        read_run(finished)
+
+
+def test_an_unknown_field_deep_inside_is_named(finished: Path):
+    picture = finished / "embedding.json"
+    picture.write_text(picture.read_text().replace('"x":', '"z": 1.0, "x":', 1))
+    with pytest.raises(DataError, match=r"embedding\.json: .*mistake in before\.0\.z: an unknown field; written by another version"):
+        read_run(finished)
+
+
+def test_joined_sensors_stay_one_modality(folder: RunFolder, make_run: Callable[..., RunRecord]):
+    run = make_run()
+    joined = tuple(replace(subject, modalities=("accelerometer+gyroscope", "skeleton")) for subject in run.subjects)
+    folder.write_results(replace(run, subjects=joined))
+    assert {subject.modalities for subject in read_run(folder.finish()).subjects} == {("accelerometer+gyroscope", "skeleton")}

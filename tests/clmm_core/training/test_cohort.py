@@ -23,7 +23,7 @@ from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask
 Settings = Callable[..., dict[str, Any]]
 LOCAL = LocalConfig(epochs=1, batch_size=6, learning_rate=0.001)
 PRETRAIN = PretrainConfig(local=LOCAL, num_views=2)
-FINETUNE = FinetuneConfig(local=LOCAL)
+FINETUNE = FinetuneConfig(encoder_rate=0.2, local=LOCAL)
 LABELS = LabelDraw(per_class=1, seed=4)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clmm_core.data.fleet import DataConfig, device_windows
+from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors
 
 MakeWindows = Callable[..., DeviceTensors]
@@ -32,8 +33,9 @@ def test_batches_hold_every_window_once_but_a_last_small_batch(toy_windows: Make
     assert torch.equal(torch.cat([batch.classes for batch in batches]), windows.classes[rows])
 
 
-def test_in_order_keeps_the_order(toy_windows: MakeWindows):
+def test_in_order_keeps_the_order(toy_windows: MakeWindows, monkeypatch: pytest.MonkeyPatch):
     windows = toy_windows(11)
-    parts = list(windows.in_order(4))
+    monkeypatch.setattr(device_tensors_module, "AT_ONCE", 4)
+    parts = list(windows.in_order())
     assert [len(part) for part in parts] == [4, 4, 3]
     assert torch.equal(torch.cat([part.streams["gyroscope"] for part in parts]), windows.streams["gyroscope"])

@@ -12,7 +12,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import Counts, DeviceEvaluation
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import seeded
-from clmm_core.training import evaluate
+from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors
 from clmm_core.training.evaluate import evaluate_cohort, predict
@@ -23,7 +23,7 @@ from clmm_core.training.tasks import EvaluateTask
 
 Settings = Callable[..., dict[str, Any]]
 LABELS = LabelDraw(per_class=1, seed=4)
-PERSONAL = FinetuneConfig(local=LocalConfig(epochs=5, batch_size=6, learning_rate=0.003))
+PERSONAL = FinetuneConfig(encoder_rate=0.2, local=LocalConfig(epochs=5, batch_size=6, learning_rate=0.003))
 
 
 def task_for(settings: Settings, *devices: int, **changes: Any) -> EvaluateTask:
@@ -41,7 +41,9 @@ def arrays_for(settings: Settings) -> Arrays:
         model.part(name).std.copy_(values[windows.present[name]].std(dim=(0, 2)))
     local = LocalConfig(epochs=12, batch_size=6, learning_rate=0.01)
     with seeded(0, "test") as draws:
-        finetune_device(model, windows, FinetuneConfig(local=local, augmentation=Augmentation(modality_dropout=0.5)), draws)
+        finetune_device(
+            model, windows, FinetuneConfig(encoder_rate=0.2, local=local, augmentation=Augmentation(modality_dropout=0.5)), draws
+        )
     return arrays_of(model)
 
 
@@ -65,7 +67,7 @@ def test_predictions_are_the_models_probabilities(
     model: Callable[..., Clmm], toy_windows: Callable[..., DeviceTensors], monkeypatch: pytest.MonkeyPatch
 ):
     network, windows = model(dropout=0.5), toy_windows(11)
-    monkeypatch.setattr(evaluate, "BATCH", 4)
+    monkeypatch.setattr(device_tensors_module, "AT_ONCE", 4)
     probabilities = predict(network.train(), windows)
     expected = network.eval()(windows.streams, windows.present).double().softmax(dim=1).detach().numpy()
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)

@@ -16,9 +16,13 @@ from clmm_core.training.local import LocalConfig
 MakeModel = Callable[..., Clmm]
 MakeWindows = Callable[..., DeviceTensors]
 PLAIN = Augmentation(scale=0.0, jitter=0.0, crop=0.0)
-CONFIG = FinetuneConfig(local=LocalConfig(epochs=2, batch_size=8, learning_rate=0.003), augmentation=Augmentation(modality_dropout=0.2))
+CONFIG = FinetuneConfig(
+    encoder_rate=0.2, local=LocalConfig(epochs=2, batch_size=8, learning_rate=0.003), augmentation=Augmentation(modality_dropout=0.2)
+)
 ONE_STEP = FinetuneConfig(
-    local=LocalConfig(epochs=1, batch_size=100, learning_rate=0.1, optimizer="sgd", weight_decay=0.0), augmentation=PLAIN
+    encoder_rate=0.2,
+    local=LocalConfig(epochs=1, batch_size=100, learning_rate=0.1, optimizer="sgd", weight_decay=0.0),
+    augmentation=PLAIN,
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 from clmm_core.data.fleet import device_windows
 from clmm_core.federated.arrays import Arrays
 from clmm_core.training.device_tensors import device_tensors
-from clmm_core.training.model_arrays import load_arrays, new_arrays, stage_one_arrays
+from clmm_core.training.model_arrays import is_stage_one, load_arrays, new_arrays
 from clmm_core.training.plane import AXES, MEAN, SECOND, SUM, principal_plane, project_on_plane, sum_moments
 from clmm_core.training.tasks import MomentsTask, PlaneTask
 
@@ -16,7 +16,7 @@ Settings = Callable[..., dict[str, Any]]
 
 def arrays_for(settings: Settings) -> Arrays:
     model = settings()["model"]
-    return stage_one_arrays(load_arrays(model, new_arrays(model, 1)))
+    return {name: values for name, values in new_arrays(model, 1).items() if is_stage_one(name)}
 
 
 def embeddings(settings: Settings, number: int, arrays: Arrays) -> np.ndarray:
