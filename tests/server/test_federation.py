@@ -1,136 +1,32 @@
 """Whole runs in this process, on recordings of a few seconds."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
-from clmm_core.errors import ClmmError, ConfigError, DataError, RoundFailedError
+from clmm_core.errors import ConfigError, DataError, RoundFailedError
 from clmm_core.report.metrics import num_windows_of
 from clmm_core.report.records import GROUPS, RunRecord
-from clmm_core.report.run_folder import RECORD_FILES, REPORT, WEIGHTS, read_rounds, read_run
-from server import server_app
-from server.hosts import Answer, Question
-from server.run_config import Value, parse_run_config
+from clmm_core.report.run_folder import RECORD_FILES, REPORT, WEIGHTS, read_run
+from server.run_config import Value
 from simulation.in_process import InProcessHosts
 
-BODY = {"still": 0.2, "walk": 2.0, "run": 5.0}
-"""Hz."""
-RATE_HZ = 50
-UNITS = {"accelerometer": "m/s^2", "gyroscope": "rad/s"}
 NO_ROUNDS: dict[str, Value] = {"pretrain.rounds": 0, "finetune.rounds": 0}
+UNITS = {"accelerometer": "m/s^2", "gyroscope": "rad/s"}
 Train = Callable[..., RunRecord]
 Write = Callable[..., Path]
+LeftBehind = Callable[[], list[str]]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write one subject's sessions: each activity for some seconds, in the format of docs/data.md."""
-
-    def make(
-        subject: str,
-        *,
-        activities: tuple[str, ...] = tuple(BODY),
-        labels: tuple[str, ...] | None = None,
-        modalities: tuple[str, ...] = tuple(UNITS),
-        each_s: float = 2.6,
-        sessions: int = 2,
-        lost: slice = slice(0),
-    ) -> Path:
-        random = np.random.default_rng(list(subject.encode()))
-        for session in range(sessions):
-            folder = tmp_path / "recordings" / subject / f"session-{session}"
-            folder.mkdir(parents=True)
-            times = np.arange(round(each_s * RATE_HZ)) / RATE_HZ
-            moved = np.concatenate([np.sin(2 * np.pi * BODY[name] * (times + random.random())) * BODY[name] for name in activities])
-            entries = []
-            for modality in modalities:
-                samples = moved[:, None] * random.normal(1, 0.2, 3) + random.normal(0, 0.1, (len(moved), 3))
-                samples[lost] = np.nan
-                np.savetxt(folder / f"{modality}.csv", samples, fmt="%.4f", delimiter=",", header="x,y,z", comments="")
-                entry = f"file: {modality}.csv, unit: {UNITS[modality]}, columns: [x, y, z], rate_hz: {RATE_HZ}"
-                entries.append(f"  {modality}: {{{entry}}}\n")
-            spans = [
-                f"  - {{label: {name}, start_s: {i * each_s}, end_s: {(i + 1) * each_s}}}\n"
-                for i, name in enumerate(activities)
-                if labels is None or name in labels
-            ]
-            intervals = "intervals:\n" + "".join(spans) if spans else ""
-            (folder / "recording.yaml").write_text("streams:\n" + "".join(entries) + intervals)
-        return tmp_path / "recordings"
-
-    return make
-
-
-@pytest.fixture
-def train(tmp_path: Path, run_config, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Do a run of one round a stage and read its results back; `recordings` in this test's folder, or a synthetic fleet.
-
-    The report costs more than the rest of a run this small, so it is only drawn where a test wants it.
-    """
-
-    def make(overrides: dict[str, Value] | None = None, *, hosts: InProcessHosts | None = None, report: bool = False) -> RunRecord:
-        if not report:
-            monkeypatch.setattr(server_app, "render", lambda record: f"<html>{record.info.name}</html>")
-        recordings = tmp_path / "recordings"
-        small: dict[str, Value] = {"results-dir": str(tmp_path / "results"), "run-name": "run", "split.num-test": 1}
-        if recordings.exists():
-            small |= {"data.name": "folder", "data.path": str(recordings), "data.window-s": 0.64, "data.overlap": 0.0}
-        values = run_config(small | (overrides or {}), small=True)
-        return read_run(server_app.train_and_write(hosts or InProcessHosts(2), parse_run_config(values), values, lambda line: None))
-
-    return make
-
-
-def left_behind(tmp_path: Path) -> list[str]:
-    results = tmp_path / "results"
-    return sorted(path.name for path in results.iterdir()) if results.exists() else []
-
-
-@dataclass
-class FlakyHosts(InProcessHosts):
-    """Hosts of which some are away from the n-th question of a kind on, or which raise then."""
-
-    message_type: str
-    error: BaseException | None = None
-    away: tuple[int, ...] = ()
-    before: int = 0
-    """Questions of that kind that are answered first."""
-    asked: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(2)
-        self._is_gone = False
-
-    def names(self) -> tuple[int, ...]:
-        return tuple(host for host in super().names() if not (self._is_gone and host in self.away))
-
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
-        if message_type == self.message_type and self.asked.count(message_type) >= self.before:
-            self._is_gone = True
-            if self.error is not None:
-                raise self.error
-        self.asked.append(message_type)
-        failures = {host: "unplugged" for host in questions if self._is_gone and host in self.away}
-        answers, _ = super().ask(message_type, {host: q for host, q in questions.items() if host not in failures}, reply_kind)
-        return answers, failures
-
-
-def test_a_run_leaves_everything_that_the_records_promise(train: Train, tmp_path: Path):
+def test_a_run_leaves_everything_that_the_records_promise(train: Train, tmp_path: Path, left_behind: LeftBehind):
     run = train({"pretrain.rounds": 2}, report=True)
     folder = tmp_path / "results" / "run"
-    assert left_behind(tmp_path) == ["run"]
+    assert left_behind() == ["run"]
     assert {path.name for path in folder.iterdir()} == {*RECORD_FILES, REPORT, WEIGHTS}
     assert [(record.stage, record.server_round) for record in run.rounds] == [
         *(("profile", None), ("normalise", None), ("pretrain", 1), ("pretrain", 2), ("quality", None), ("finetune", 3), ("evaluate", None)),
@@ -286,43 +182,43 @@ def test_fewer_labelled_devices_than_asked_for_is_said(train: Train, write: Writ
         ({"run-name": "../run"}, ConfigError, "run name: expected letters"),
     ],
 )
-def test_a_run_that_cannot_begin_says_why_and_leaves_nothing(train: Train, tmp_path: Path, overrides, kind, message: str):
+def test_a_run_that_cannot_begin_says_why_and_leaves_nothing(train: Train, overrides, kind, message: str, left_behind: LeftBehind):
     with pytest.raises(kind, match=message):
         train(overrides)
-    assert left_behind(tmp_path) == []
+    assert left_behind() == []
 
 
-def test_training_devices_without_any_label_end_the_run_at_once(train: Train, write: Write, tmp_path: Path):
+def test_training_devices_without_any_label_end_the_run_at_once(train: Train, write: Write, left_behind: LeftBehind):
     for name in ("ann", "ben", "cat"):
         write(name, labels=None if name == "ann" else ())
     with pytest.raises(DataError, match="none of the 2 training devices has a label"):
         train({"split.test": "ann", "split.num-validation": 0})
-    assert left_behind(tmp_path) == []
+    assert left_behind() == []
 
 
-def test_no_labels_at_all_end_the_run_at_once(train: Train, write: Write, tmp_path: Path):
+def test_no_labels_at_all_end_the_run_at_once(train: Train, write: Write, left_behind: LeftBehind):
     for name in ("ann", "ben"):
         write(name, labels=())
     with pytest.raises(DataError, match="expected labels of at least two activities over all devices, found none: label more"):
         train()
-    assert left_behind(tmp_path) == []
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize(("name", "message"), [("folder", "expected a folder with"), ("utd-mhad", "Inertial")])
-def test_a_data_set_that_is_not_there_is_named(train: Train, tmp_path: Path, name: str, message: str):
+def test_a_data_set_that_is_not_there_is_named(train: Train, tmp_path: Path, name: str, message: str, left_behind: LeftBehind):
     path = tmp_path / "nowhere"
     with pytest.raises(DataError, match=rf"{path}.*{message}"):
         train({"data.name": name, "data.path": str(path)})
-    assert left_behind(tmp_path) == []
+    assert left_behind() == []
 
 
-def test_a_data_set_that_is_half_there_is_named(train: Train, write: Write, tmp_path: Path):
+def test_a_data_set_that_is_half_there_is_named(train: Train, write: Write, left_behind: LeftBehind):
     for name in ("ann", "ben"):
         recordings = write(name)
     (recordings / "ben" / "session-1" / "recording.yaml").unlink()
     with pytest.raises(DataError, match=r"ben/session-1: expected recording.yaml beside accelerometer.csv, found none"):
         train()
-    assert left_behind(tmp_path) == []
+    assert left_behind() == []
 
 
 def test_a_stream_file_that_is_gone_leaves_its_device_out_by_name(train: Train, write: Write):
@@ -376,26 +272,10 @@ def test_every_choice_runs_through(train: Train, write: Write, overrides: dict[s
     assert all(record.loss is not None and np.isfinite(record.loss) for record in run.rounds if record.server_round)
 
 
-def test_training_that_diverges_everywhere_ends_the_run_and_names_the_devices(train: Train, tmp_path: Path):
+def test_training_that_diverges_everywhere_ends_the_run_and_names_the_devices(train: Train, left_behind: LeftBehind):
     with pytest.raises(RoundFailedError, match=r"pretrain, round \d+: no device could be trained.*'device-0000\d'.*NaN or infinity: lower"):
         train({"client.optimizer": "sgd", "pretrain.lr": 1e30, "pretrain.rounds": 3})
-    assert left_behind(tmp_path) in ([], ["run.partial"])
-
-
-@pytest.mark.parametrize("error", [RoundFailedError("gone"), RuntimeError("a mistake of ours"), KeyboardInterrupt()])
-def test_a_run_that_fails_before_its_first_round_leaves_nothing(train: Train, tmp_path: Path, error: BaseException):
-    with pytest.raises(type(error)):
-        train(hosts=FlakyHosts("train.pretrain", error))
-    assert left_behind(tmp_path) == []
-
-
-@pytest.mark.parametrize("error", [RoundFailedError("gone"), RuntimeError("a mistake of ours")])
-def test_a_run_that_fails_later_leaves_its_rounds(train: Train, tmp_path: Path, error: BaseException):
-    with pytest.raises(type(error)):
-        train({"pretrain.rounds": 3}, hosts=FlakyHosts("train.pretrain", error, before=2))
-    assert left_behind(tmp_path) == ["run.partial"]
-    rounds = read_rounds(tmp_path / "results" / "run.partial")
-    assert [record.server_round for record in rounds] == [None, None, 1, 2]
+    assert left_behind() in ([], ["run.partial"])
 
 
 def test_a_name_that_is_taken_is_refused_and_its_results_stay(train: Train, tmp_path: Path):
@@ -403,46 +283,3 @@ def test_a_name_that_is_taken_is_refused_and_its_results_stay(train: Train, tmp_
     with pytest.raises(ConfigError, match="a run of that name is finished"):
         train(NO_ROUNDS)
     assert read_run(tmp_path / "results" / "run") == before
-
-
-def test_a_host_that_leaves_is_named_and_the_run_goes_on(train: Train, write: Write):
-    for name in ("ann", "ben", "cat", "dan", "eve", "fay"):  # of two hosts the second has ben, dan and fay
-        write(name, modalities=tuple(UNITS) if name == "ben" else ("accelerometer",))
-    hosts = FlakyHosts("train.pretrain", away=(1,), before=1)
-    overrides: dict[str, Value] = {"split.test": "ann,ben", "split.validation": "dan", "labels.devices": "cat,fay"}
-    run = train({**overrides, "pretrain.rounds": 3}, hosts=hosts)
-    pretrain = [record for record in run.rounds if record.stage == "pretrain"]
-    assert [record.num_devices for record in pretrain] == [3, 2, 2]
-    assert pretrain[1].left_out == ("train.pretrain: host 1 with device(s) 'fay' did not answer: unplugged",)
-    assert pretrain[2].left_out == ("train.pretrain: device 'fay': no connected host serves it",)
-    finetune = next(record for record in run.rounds if record.stage == "finetune")
-    assert finetune.validation_accuracy is None
-    assert any(line.startswith("validation: evaluate.subjects: none of the 1 devices") for line in finetune.left_out)
-    assert {subject.subject for subject in run.subjects} == {"ann", "cat", "eve"}
-    assert "evaluate.subjects: device 'ben': no connected host serves it" in run.notes
-    assert run.card.modalities["gyroscope"]["unit"] == "rad/s", "known, though the only host that has one is gone"
-
-
-def test_what_fails_is_one_of_our_errors_with_its_message(train: Train):
-    with pytest.raises(ClmmError, match=r"train.finetune: none of the 2 devices asked for is served by a connected host"):
-        train({"labels.devices": "device-00001,device-00003"}, hosts=FlakyHosts("query.quality", away=(1,)))
-
-
-@pytest.mark.parametrize("stage", ["query.sums", "query.quality"])
-def test_a_step_counts_the_devices_of_the_hosts_that_answered(train: Train, stage: str):
-    run = train({"split.num-test": 0, "split.num-validation": 0}, hosts=FlakyHosts(stage, away=(1,)))
-    step = {record.stage: record for record in run.rounds}["normalise" if stage == "query.sums" else "quality"]
-    assert (step.num_hosts, step.num_devices) == (1, 3)
-    assert step.left_out[0].startswith(f"{stage}: host 1 with device(s) 'device-00001'")
-
-
-@pytest.mark.parametrize(("question", "before", "pictures"), [("query.moments", 0, (0, 0)), ("query.plane", 1, (12, 0))])
-def test_a_picture_that_fails_does_not_end_the_run(train: Train, question: str, before: int, pictures: tuple[int, int]):
-    run = train({}, hosts=FlakyHosts(question, RoundFailedError("no host answered"), before=before))
-    assert (len(run.embedding.before), len(run.embedding.after)) == pictures
-    assert "embedding picture: no host answered" in run.notes
-
-
-def test_who_is_not_in_the_picture_is_said(train: Train):
-    run = train({"labels.devices": "device-00000"}, hosts=FlakyHosts("query.plane", away=(1,)))
-    assert any(note.startswith("query.plane: host 1 with device(s) 'device-00001'") for note in run.notes)
