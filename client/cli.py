@@ -1,6 +1,9 @@
-"""`clmm data`: which recordings there are to train on, and what is in them."""
+"""`clmm data`: which recordings there are to train on, how to get them, and what is in them."""
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,20 +11,25 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from client.fetch import CHECKSUMS, SOURCES, TO, Fetched, Source, Watch, copy_from, fetch, left_by_interruption, missing
+from clmm_core.data.datasets.archive import archived_files
 from clmm_core.data.datasets.dataset import Dataset
-from clmm_core.data.datasets.folder import LAYOUT, Folder
+from clmm_core.data.datasets.folder import LAYOUT
 from clmm_core.data.datasets.recording_file import FILE_NAME
-from clmm_core.data.datasets.utd_mhad import HALVES, UtdMhad
+from clmm_core.data.fleet import DataConfig, open_dataset
 from clmm_core.data.summary import StreamSummary, SubjectSummary, summarise, warnings_of
 from clmm_core.data.windows import NO_LABEL
-from clmm_core.errors import ClmmError, DataError
+from clmm_core.errors import ClmmError, ConfigError, DataError
 
-app = typer.Typer(help="Look at recordings before a run.", no_args_is_help=True)
+app = typer.Typer(help="Get recordings, and look at them before a run.", no_args_is_help=True)
 
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 MAX_CLASSES_SHOWN = 8
 """Above this a subject's classes are counted, not listed."""
+WITHOUT_ARCHIVE = "written from the description of its format, tested on files made for the test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,43 +38,104 @@ class Loader:
 
     name: str
     subjects: str
-    modalities: tuple[str, ...]
     classes: str
     source: str
-    needs_path: bool
+    met_archive: str
+    """Whether the loader has read the real recordings, and how much of them."""
+    needs_path: bool = True
+    modalities: str = ""
+    """Said here only where the loader cannot know them without recordings."""
+    file: str = ""
+    """A regular expression that finds this set's files by their official names."""
 
 
 LOADERS = (
     Loader(
         name="spar",
         subjects="10",
-        modalities=("accelerometer", "gyroscope"),
         classes="7 shoulder exercises",
         source="comes with the pip package seglearn",
+        met_archive="yes",
         needs_path=False,
     ),
     Loader(
         name="utd-mhad",
         subjects="8",
-        modalities=("accelerometer", "gyroscope", "skeleton"),
         classes="27 actions",
-        source="download it, see docs/data.md",
-        needs_path=True,
+        source="clmm data fetch utd-mhad",
+        met_archive="yes",
+        file=r"a\d+_s\d+_t\d+_(inertial|skeleton)\.mat",
+    ),
+    Loader(
+        name="dsads",
+        subjects="8",
+        classes="19 daily and sports activities",
+        source="clmm data fetch dsads",
+        met_archive="yes, 20 of 60 segments",
+        file=r"a\d\d/p\d/s\d\d\.txt",
+    ),
+    Loader(
+        name="hapt",
+        subjects="30",
+        classes="6 activities, 6 transitions",
+        source="clmm data fetch hapt",
+        met_archive="yes",
+        file=r"(acc|gyro)_exp\d+_user\d+\.txt",
+    ),
+    Loader(
+        name="wisdm2019",
+        subjects="51",
+        classes="18 activities",
+        source="clmm data fetch wisdm2019",
+        met_archive="yes, 8 of 51 subjects",
+        file=r"data_\d+_(accel|gyro)_(phone|watch)\.txt",
+    ),
+    Loader(
+        name="umafall",
+        subjects="19",
+        classes="12 activities, 3 falls",
+        source="clmm data fetch umafall",
+        met_archive="yes, 8 of 19 subjects",
+        file=r"UMAFall_Subject_\d+_(ADL|Fall)_[^/]*\.csv",
+    ),
+    Loader(
+        name="usc-had",
+        subjects="14",
+        classes="12 activities",
+        source="clmm data fetch usc-had",
+        met_archive="no",
+        file=r"Subject\d+/a\d+t\d+\.mat",
+    ),
+    Loader(
+        name="pamap2",
+        subjects="9",
+        classes="18 activities",
+        source="clmm data fetch pamap2",
+        met_archive="no",
+        file=r"Protocol/subject\d+\.dat",
+    ),
+    Loader(
+        name="mhealth",
+        subjects="10",
+        classes="12 activities",
+        source="clmm data fetch mhealth",
+        met_archive="no",
+        file=r"mHealth_subject\d+\.log",
     ),
     Loader(
         name="folder",
-        subjects="yours",
-        modalities=("any",),
-        classes="yours",
-        source="your own CSV or Parquet files and a recording.yaml, see docs/data.md",
-        needs_path=True,
+        subjects="your",
+        classes="your classes",
+        source="your own CSV or Parquet files, see docs/data.md",
+        met_archive="-",
+        modalities="any",
     ),
     Loader(
         name="synthetic",
-        subjects="any number",
-        modalities=("accelerometer", "gyroscope", "magnetometer"),
+        subjects="any number of",
         classes="6 activities",
         source="made from the run's seed, for scale and tests; never for an accuracy claim",
+        met_archive="-",
         needs_path=False,
     ),
 )
@@ -75,27 +144,63 @@ LOADERS = (
 @app.command("list")
 def list_loaders() -> None:
     """Show what data.name can be."""
-    table = Table(title="data.name", show_lines=True)
-    for title in ("name", "subjects", "modalities", "classes", "where it comes from", "needs data.path"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("name", "modalities"))
+    table = Table(title="data.name", caption=f"no: {WITHOUT_ARCHIVE}", show_lines=True)
+    for title, min_width in (
+        ("name", 9),
+        ("subjects, classes", 12),
+        ("modalities", 14),
+        ("where it comes from", 12),
+        ("met the real archive", 8),
+    ):
+        table.add_column(title, overflow="fold", min_width=min_width)
     for loader in LOADERS:
-        needs_path = "yes" if loader.needs_path else "no"
-        table.add_row(loader.name, loader.subjects, "\n".join(loader.modalities), loader.classes, loader.source, needs_path)
+        modalities = loader.modalities or _by_sensor(open_dataset(DataConfig(name=loader.name, path="-")).modalities)
+        source = loader.source if loader.needs_path else f"{loader.source}; needs no data.path"
+        table.add_row(loader.name, f"{loader.subjects} subjects\n{loader.classes}", modalities, source, loader.met_archive)
     Console().print(table)
+
+
+@app.command("fetch")
+def fetch_archives(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(source.name for source in SOURCES)}.")],
+    to: Annotated[Path, typer.Option(help="Folder that gets a folder NAME with the archives.")] = TO,
+    given: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="Copy them from here instead: an archive, or a folder with the official files."),
+    ] = None,
+) -> None:
+    """Get the archives of NAME, a data set of `clmm data list`; run it again to go on after an interruption, or to check them."""
+    console = Console()
+    try:
+        source = _source(name)
+        _say(console, f"{source.name}: {source.page if given is None else given}")
+        try:
+            with _watching(console) as watch:
+                fetched = fetch(source, to, watch) if given is None else copy_from(given, source, to, watch)
+        except KeyboardInterrupt as error:
+            typer.echo(f"Stopped. {left_by_interruption(source, to)}", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+    except ClmmError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    _say_what_next(console, source, to, fetched)
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A folder in our format (docs/data.md), or UTD-MHAD: folder, zips or tar archive.")],
+    path: Annotated[Path, typer.Argument(help="A folder in our format (docs/data.md), or a data set: its folder or an archive of it.")],
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Read it as this data set, where its file names do not tell.")
+    ] = None,
 ) -> None:
     """Show what is in PATH, subject by subject, and what to look out for."""
     try:
-        name, dataset = detect(path)
+        name, dataset = detect(path, name)
         subjects = summarise(dataset)
         modalities = dataset.modalities
     except ClmmError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(EXIT_FAILED) from error
     console = Console()
     console.print(_table(f"{name}: {path}", subjects))
     warnings = warnings_of(modalities, subjects)
@@ -104,22 +209,87 @@ def inspect(
     console.print(f"{len(subjects)} subject(s), {sum(subject.num_windows for subject in subjects)} windows, {len(warnings)} warning(s)")
 
 
-def detect(path: Path) -> tuple[str, Dataset]:
-    """Return the loader's name and the loader for what lies at `path`.
+def detect(path: Path, name: str | None = None) -> tuple[str, Dataset]:
+    """Return the loader's name, `name` itself if given, and the loader for what lies at `path`.
 
     Raises:
-        DataError: it is none of the formats we read.
+        ConfigError: no loader that reads files is called `name`.
+        DataError: nothing is there, or it is none of the formats we read.
     """
+    readers = [loader.name for loader in LOADERS if loader.needs_path]
+    if name is not None and name not in readers:
+        raise ConfigError(f"--as: expected one of {', '.join(readers)}, found '{name}'")
     if not path.exists():
         raise DataError(f"{path}: expected a folder or an archive of recordings, found nothing there: correct the path")
-    if path.is_file():
-        return "utd-mhad", UtdMhad(path=path)
-    if any(any(path.glob(f"{above}{FILE_NAME}")) for above in ("", "*/", "*/*/")):
-        return "folder", Folder(path=path)
-    halves = (f"{above}{half}{suffix}" for above in ("", "*/") for half in HALVES for suffix in ("", ".zip"))
-    if any(any(path.glob(half)) for half in halves):
-        return "utd-mhad", UtdMhad(path=path)
-    raise DataError(f"{path}: expected {LAYOUT}, or Inertial and Skeleton of UTD-MHAD, found neither: correct the path")
+    found = name or _recognised(path)
+    if found is None:
+        raise DataError(f"{path}: expected {LAYOUT}, or files of {', '.join(readers)}, found neither: correct the path, or tell with --as")
+    return found, open_dataset(DataConfig(name=found, path=str(path)))
+
+
+def _recognised(path: Path) -> str | None:
+    """Return the name of the loader that the file names call for."""
+    if path.is_dir() and any(any(path.glob(f"{above}{FILE_NAME}")) for above in ("", "*/", "*/*/")):
+        return "folder"
+    official = {f"set{i}": loader for i, loader in enumerate(LOADERS) if loader.file}
+    names = re.compile("|".join(f"(?P<{group}>(^|/){loader.file}$)" for group, loader in official.items()))
+    for file, _ in archived_files(path, names):  # one pass for all of them: a tar has no index
+        match = names.search(file)
+        return next(loader.name for group, loader in official.items() if match is not None and match[group] is not None)
+    return None
+
+
+def _source(name: str) -> Source:
+    for source in SOURCES:
+        if source.name == name:
+            return source
+    names = ", ".join(source.name for source in SOURCES)
+    raise ConfigError(f"NAME: expected one of {names}, found '{name}': `clmm data list` says where each set comes from")
+
+
+@contextmanager
+def _watching(console: Console) -> Iterator[Watch]:
+    """Show a bar for each file on a terminal; a log file needs none."""
+    if not console.is_terminal:
+        yield lambda file, done, total: None
+        return
+    bars: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+
+        def watch(file: str, done: int, total: int | None) -> None:
+            if file not in bars:  # it starts where the file goes on, so that the speed is that of what comes now
+                bars[file] = progress.add_task(file, total=total, completed=done)
+            progress.update(bars[file], completed=done)
+
+        yield watch
+
+
+def _say_what_next(console: Console, source: Source, to: Path, fetched: Sequence[Fetched]) -> None:
+    folder = to / source.name
+    for archive in fetched:
+        state = "already there, with the checksum" if archive.was_there else "whole, its checksum is"
+        _say(console, f"{archive.path}: {state} in {folder / CHECKSUMS}")
+    _say(console, f"Licence: {source.licence}. Please cite: {source.citation}")
+    if absent := missing(source, to):
+        _say(console, f"Still missing: {', '.join(absent)}; fetch again")
+        return
+    where = shlex.quote(str(folder))
+    _say(console, f"Look at it:  clmm data inspect {where}")
+    _say(console, f"Train on it: clmm run --data {source.name} --path {where}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _by_sensor(modalities: Sequence[str]) -> str:
+    """Return the names a line a sensor, short for a table: `accelerometer _chest _wrist`."""
+    places: dict[str, list[str]] = {}
+    for modality in modalities:
+        sensor, underscore, place = modality.partition("_")
+        places.setdefault(sensor, []).append(underscore + place)
+    return "\n".join(" ".join([sensor, *where]).strip() for sensor, where in places.items())
 
 
 def _table(title: str, subjects: Sequence[SubjectSummary]) -> Table:

@@ -204,7 +204,7 @@ def test_no_labels_at_all_end_the_run_at_once(train: Train, write: Write, left_b
     assert left_behind() == []
 
 
-@pytest.mark.parametrize(("name", "message"), [("folder", "expected a folder with"), ("utd-mhad", "Inertial")])
+@pytest.mark.parametrize(("name", "message"), [("folder", "expected a folder with"), ("utd-mhad", "expected a folder, a zip or a tar archive")])
 def test_a_data_set_that_is_not_there_is_named(train: Train, tmp_path: Path, name: str, message: str, left_behind: LeftBehind):
     path = tmp_path / "nowhere"
     with pytest.raises(DataError, match=rf"{path}.*{message}"):

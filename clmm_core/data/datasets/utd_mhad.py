@@ -9,20 +9,15 @@ velocity, given in deg/s, becomes rad/s, and the skeleton is moved so that its s
 """
 
 import re
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from lzma import LZMAError
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clmm_core.data.datasets.archive import archived_files
 from clmm_core.data.recording import STANDARD_GRAVITY, Float32, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
@@ -41,7 +36,7 @@ ACTIONS = (
 """The activity of each action number, from 1."""
 HALVES = ("Inertial", "Skeleton")
 WHERE = "put Inertial.zip and Skeleton.zip from personal.utdallas.edu/~kehtar/UTD-MHAD.html there"
-_FILE = re.compile(r"a(\d+)_s(\d+)_t(\d+)_(inertial|skeleton)\.mat")
+_FILE = re.compile(r"(?:^|/)a(\d+)_s(\d+)_t(\d+)_(inertial|skeleton)\.mat$")
 
 _Trial = tuple[int, int, int]
 """Subject, action, repetition: the order of the recordings."""
@@ -49,7 +44,7 @@ _Trial = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class UtdMhad:
-    """The UTD-MHAD trials in `path`: a folder (unpacked or with the two official zips) or a tar archive of it."""
+    """The UTD-MHAD trials in `path`: a folder (unpacked or with the two official zips) or an archive of it."""
 
     path: Path
     modalities: tuple[str, ...] = ("accelerometer", "gyroscope", "skeleton")
@@ -72,18 +67,15 @@ class UtdMhad:
 def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     """Read everything in one pass: a tar has no index, and all of it is 50 MB."""
     trials: dict[_Trial, dict[str, NDArray[np.float64]]] = {}
-    for name, content in _files(path.expanduser()):
-        if match := _FILE.fullmatch(PurePosixPath(name).name):
-            action, subject, repetition = (int(number) for number in match.groups()[:3])
-            if not 1 <= action <= len(ACTIONS):
-                raise DataError(f"{path}: expected actions 1 to {len(ACTIONS)}, found {action} in {name}: remove that file")
-            trials.setdefault((subject, action, repetition), {})[match[4]] = _matrix(content, match[4], f"{path}: {name}")
+    for name, content in archived_files(path, _FILE):
+        *numbers, kind = _FILE.findall(name)[0]
+        action, subject, repetition = (int(number) for number in numbers)
+        if not 1 <= action <= len(ACTIONS):
+            raise DataError(f"{path}: expected actions 1 to {len(ACTIONS)}, found {action} in {name}: remove that file")
+        trials.setdefault((subject, action, repetition), {})[kind] = _matrix(content, kind, f"{path}: {name}")
     for half in HALVES:
         if not any(half.lower() in files for files in trials.values()):
-            raise DataError(
-                f"{path}: expected {half}/ or {half}.zip with files like a1_s1_t1_{half.lower()}.mat, found none, there or one folder "
-                f"below: {WHERE}"
-            )
+            raise DataError(f"{path}: expected {half}/ or {half}.zip with files like a1_s1_t1_{half.lower()}.mat, found none: {WHERE}")
     recordings: dict[str, list[Recording]] = {}
     for trial in sorted(trials):
         recordings.setdefault(str(trial[0]), []).append(_recording(trial, trials[trial]))
@@ -133,43 +125,3 @@ def _matrix(content: bytes, kind: str, where: str) -> NDArray[np.float64]:
     if kind == "skeleton" and (matrix.shape[:2] != (20, 3) or matrix.ndim != 3 or matrix.shape[2] == 0):
         raise DataError(f"{where}: expected d_skel of shape (20, 3, time), found {matrix.shape}: get the official file again")
     return matrix
-
-
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield every file's name and content, each archive in its own order."""
-    if path.is_dir():
-        for half in HALVES:
-            yield from _half_files(path, half)
-    elif path.is_file():
-        with _reading(path, "a tar archive of Inertial/ and Skeleton/"), tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.endswith(".mat") else None
-                if file is not None:
-                    yield member.name, file.read()
-    else:
-        raise DataError(f"{path}: expected the UTD-MHAD folder or tar archive, found nothing there: correct data.path, or {WHERE}")
-
-
-def _half_files(path: Path, half: str) -> Iterator[tuple[str, bytes]]:
-    folders = (path, *sorted(folder for folder in path.iterdir() if folder.is_dir()))
-    unpacked = next((folder / half for folder in folders if (folder / half).is_dir()), None)
-    packed = next((folder / f"{half}.zip" for folder in folders if (folder / f"{half}.zip").is_file()), None)
-    if unpacked is not None:
-        for file in sorted(unpacked.rglob("*.mat")):
-            with _reading(file, "a readable file"):
-                content = file.read_bytes()
-            yield str(file.relative_to(path)), content
-    elif packed is not None:
-        with _reading(packed, f"a zip archive of {half}/"), zipfile.ZipFile(packed) as archive:
-            for name in archive.namelist():
-                if name.endswith(".mat"):
-                    yield f"{packed.name}/{name}", archive.read(name)
-
-
-@contextmanager
-def _reading(path: Path, expected: str) -> Iterator[None]:
-    """Turn what a damaged or foreign file raises into a DataError that names it."""
-    try:
-        yield
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, LZMAError, zlib.error) as error:
-        raise DataError(f"{path}: expected {expected}, cannot read it ({error}): get it again, or correct data.path") from error

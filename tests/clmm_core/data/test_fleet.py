@@ -25,7 +25,7 @@ def test_each_name_opens_its_loader() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"name": "sparr"}, "data.name: expected one of spar, utd-mhad, folder, synthetic, found 'sparr'"),
+        ({"name": "sparr"}, "data.name: expected one of spar, utd-mhad, dsads, hapt, wisdm2019, umafall, usc-had, pamap2, mhealth, folder, synthetic, found 'sparr'"),
         ({"name": "folder"}, "data.path: expected where the 'folder' recordings are"),
         ({"name": "utd-mhad"}, "data.path: expected where the 'utd-mhad' recordings are"),
         ({"window_s": -1.0}, "data.window-s: expected seconds"),

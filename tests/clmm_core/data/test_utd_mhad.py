@@ -149,7 +149,7 @@ def test_an_empty_folder_misses_both_halves(tmp_path: Path) -> None:
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: expected the UTD-MHAD folder or tar archive, found nothing there"):
+    with pytest.raises(DataError, match=r"nowhere: expected a folder, a zip or a tar archive, found nothing there"):
         UtdMhad(tmp_path / "nowhere").subjects()
 
 
@@ -182,14 +182,14 @@ def test_a_file_of_another_kind_is_refused(official: Path, file: str, variables:
 @pytest.mark.parametrize("name", ["UTD.tar.xz", "Inertial.zip"])
 def test_a_damaged_archive_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not an archive")
-    with pytest.raises(DataError, match=rf"{name}: expected a (tar|zip) archive"):
+    with pytest.raises(DataError, match=rf"{name}: expected a zip or tar archive"):
         UtdMhad(tmp_path / name if name.endswith("xz") else tmp_path).subjects()
 
 
 def test_a_tar_cut_short_is_named(official: Path) -> None:
     path = tarred(official)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=r"UTD\.tar\.xz: expected a tar archive of Inertial/ and Skeleton/, cannot read it"):
+    with pytest.raises(DataError, match=r"UTD\.tar\.xz: expected a zip or tar archive, cannot read it"):
         UtdMhad(path).subjects()
 
 
