@@ -8,9 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 # Options of `clmm run`: make run ARGS="--set seed=1"
 ARGS ?=
+# Runs of a study at once, one core each
+JOBS ?= 2
+STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page docs/results/accuracy.md
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench-accuracy clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -30,9 +33,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-## make bench   measure docs/results/first-run.md again (long, resumable); UTD_MHAD=PATH adds that data set
-bench: $(VENV)/.simulation
-	$(BIN)/python -m simulation.first_run $(if $(UTD_MHAD),--utd-mhad $(UTD_MHAD))
+## make bench-accuracy   measure the headline rows of docs/results/accuracy.md again (hours, resumable): UTD_MHAD=PATH HAPT=PATH
+bench-accuracy: $(VENV)/.simulation
+	$(if $(and $(UTD_MHAD),$(HAPT)),,$(error expected UTD_MHAD=PATH and HAPT=PATH, the archives that `clmm data fetch` gets))
+	$(foreach study,utd-mhad utd-mhad-54 utd-mhad-imu,$(call STUDY,$(study),$(UTD_MHAD)) &&) $(call STUDY,hapt,$(HAPT))
 
 ## make clean   remove the environment and what runs left beside the results
 clean:

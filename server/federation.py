@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from clmm_core.errors import DataError
+from clmm_core.errors import ConfigError, DataError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.channel_sums import add_sums
 from clmm_core.federated.messages import DeviceProfile, HostQuality, HostSums
-from clmm_core.models.config import ModalityShape, ModelConfig, preset
+from clmm_core.models.config import ModalityShape, ModelConfig, sized
 from clmm_core.report.records import Embedding, RunInfo, RunRecord, Split
 from clmm_core.report.run_folder import RunFolder
 from clmm_core.training.model_arrays import is_stage_one, new_arrays
 from clmm_core.training.quality import quality_weights
-from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SumsTask
+from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask
 from server.directory import Directory
 from server.embedding import embedded_windows
 from server.evaluation import evaluate_subjects, validation_figures
@@ -25,31 +25,44 @@ from server.rounds import TrainingStage, train_stage
 from server.run import Report, Run
 from server.run_config import RunConfig
 from server.split import draw_split
+from server.stage_one import StageOne
 
 CHANCE_HOPKINS = 0.5
 """What a modality too rare to be measured counts as."""
 
 
-def run_federation(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> tuple[RunRecord, Arrays]:
+def run_federation(
+    hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report, stage_one: StageOne | None = None
+) -> tuple[RunRecord, Arrays]:
     """Run every stage; return the record and the last round's model. Steps are written to `folder` as they end.
+
+    Args:
+        hosts: those who train.
+        config: everything the run depends on.
+        info: how the run is made, for the record.
+        folder: where its steps are written.
+        report: told of each step.
+        stage_one: what a run with the same stage one left, to go on from instead of training it again.
 
     Raises:
         ClmmError: see the class for what to do.
     """
     run = begin(hosts, config, info, folder, report)
-    normalise(run)
-    before = embedded_windows(run)
-    train_stage(run, pretraining(run))
-    after = embedded_windows(run) if config.pretrain_stage.rounds else ()
-    quality = measure_quality(run)
+    embedding = Embedding()
+    if stage_one is None:
+        quality, embedding = learn_encoders(run)
+    else:
+        quality = stage_one.give_to(run)
+    guide_fusion(run, quality)
     train_stage(run, finetuning(run))
+    train_stage(run, selftraining(run))
     subjects = evaluate_subjects(run)
     record = RunRecord(
         info=info,
         split=run.split,
         rounds=tuple(run.rounds),
         subjects=subjects,
-        embedding=Embedding(before=before, after=after),
+        embedding=embedding,
         quality=quality,
         card=model_card(run),
         notes=tuple(run.notes),
@@ -57,8 +70,29 @@ def run_federation(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFo
     return record, run.arrays
 
 
+def run_stage_one(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> StageOne:
+    """Run stage one alone and return what it leaves."""
+    run = begin(hosts, config, info, folder, report)
+    quality, _ = learn_encoders(run)
+    return StageOne.of(run, quality)
+
+
+def learn_encoders(run: Run) -> tuple[Mapping[str, float], Embedding]:
+    """Run stage one: normalise, pretrain, measure quality; return the quality and the embeddings before and after."""
+    normalise(run)
+    before = embedded_windows(run)
+    train_stage(run, pretraining(run))
+    after = embedded_windows(run) if run.config.pretrain_stage.rounds else ()
+    return measure_quality(run), Embedding(before=before, after=after)
+
+
 def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> Run:
-    """Profile the hosts, draw the split and initialise the model."""
+    """Profile the hosts, draw the split and initialise the model.
+
+    Raises:
+        ConfigError: `data.classes` or the split names what no host has.
+        DataError: no device, or no label, to train on.
+    """
     started_s = time.monotonic()
     directory = Directory(hosts, config.data, config.min_reply_share)
     directory.refresh()
@@ -66,12 +100,18 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     if not devices:
         raise DataError("no device has usable recordings: " + ("; ".join(directory.left_out()) or "no host serves any subject"))
     classes = tuple(sorted({label for device in devices.values() for label in device.labelled_windows}))
+    unknown = [name for name in config.data.classes if name not in classes]
+    if unknown:
+        raise ConfigError(
+            f"data.classes: no device has a label of {', '.join(unknown)}; of those named there are {', '.join(classes) or 'none'}: "
+            "correct the names, or take them out"
+        )
     if len(classes) < 2:
         raise DataError(f"expected labels of at least two activities over all devices, found {', '.join(classes) or 'none'}: label more")
     split = draw_split(config, devices, classes)
     owned = {name: owner.modalities[name] for name, owner in directory.modalities().items()}
     shapes = tuple(ModalityShape(name=name, channels=each.channels, time_steps=each.time_steps) for name, each in owned.items())
-    model = preset(config.model.preset, shapes, len(classes), config.model.attention, config.model.dropout)
+    model = sized(config.model, shapes, len(classes))
     run = Run(
         config=config,
         directory=directory,
@@ -120,7 +160,7 @@ def normalise(run: Run) -> None:
     since_s = time.monotonic()
 
     def task_for(devices: tuple[str, ...]) -> SumsTask:
-        return SumsTask(data=run.config.data, devices=devices)
+        return SumsTask(data=run.config.data, devices=devices, differences=run.model.differences)
 
     answers, left_out = run.directory.ask("query.sums", run.split.training, task_for, {}, HostSums)
     for modality, sums in add_sums([answer.reply.sums for answer in answers]).items():
@@ -149,7 +189,7 @@ def pretraining(run: Run) -> TrainingStage:
 
 
 def measure_quality(run: Run) -> dict[str, float]:
-    """Average each modality's Hopkins value over devices by windows, put the quality into the model, and return it."""
+    """Return each modality's quality, from its Hopkins value averaged over devices by windows."""
     since_s = time.monotonic()
 
     def task_for(devices: tuple[str, ...]) -> QualityTask:
@@ -162,10 +202,14 @@ def measure_quality(run: Run) -> dict[str, float]:
         num_windows = sum(answer.reply.num_windows.get(name, 0) for answer in answers)
         weighted = sum(answer.reply.weighted.get(name, 0.0) for answer in answers)
         measured[name] = weighted / num_windows if num_windows else CHANCE_HOPKINS
-    quality = quality_weights(measured)
-    run.arrays["fusion.quality"] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
     run.ended("quality", since_s, **_asked(answers), left_out=tuple(left_out))
-    return quality
+    return quality_weights(measured)
+
+
+def guide_fusion(run: Run, quality: Mapping[str, float]) -> None:
+    """Put the measured quality into the model, where it uses it."""
+    if run.model.fusion == "quality-guided":
+        run.arrays["fusion.quality"] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
 
 
 def _asked(answers: Sequence[Answer]) -> dict[str, int]:
@@ -184,6 +228,32 @@ def finetuning(run: Run) -> TrainingStage:
         name="finetune",
         config=run.config.finetune_stage,
         devices=run.split.labelled,
+        learning_rate=settings.local.learning_rate,
+        task_for=task_for,
+        travels=lambda _: True,
+        after_round=lambda: validation_figures(run),
+    )
+
+
+def selftraining(run: Run) -> TrainingStage:
+    """Return what follows stage two: its rounds again, over all training devices, each with labels of its own making."""
+    settings = run.config.finetune
+
+    def task_for(devices: tuple[str, ...], learning_rate: float) -> SelftrainTask:
+        config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
+        return SelftrainTask(
+            **run.task_settings(),
+            devices=devices,
+            config=config,
+            labels=run.config.labels,
+            labelled=run.split.labelled,
+            confidence=run.config.confidence,
+        )
+
+    return TrainingStage(
+        name="selftrain",
+        config=run.config.selftrain_stage,
+        devices=run.split.training,
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=lambda _: True,

@@ -24,7 +24,7 @@ from server.run_config import StageConfig
 class TrainingStage:
     """What differs between the two stages."""
 
-    name: Literal["pretrain", "finetune"]
+    name: Literal["pretrain", "finetune", "selftrain"]
     config: StageConfig
     devices: tuple[str, ...]
     """Those that may take part."""

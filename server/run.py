@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clmm_core.federated.arrays import Arrays
@@ -55,7 +55,14 @@ class Run:
         """Record a step that began at `since_s` on the monotonic clock; what it left out also goes to the notes."""
         now_s = time.monotonic()
         figures = {"num_hosts": self.directory.num_hosts, "num_devices": len(self.directory.devices), **figures}
-        record = RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures)
+        self._add(RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures))
+
+    def repeat(self, record: RoundRecord) -> None:
+        """Record a step that another run went through for this one; the time it took counts here too."""
+        self.started_s -= record.round_s
+        self._add(replace(record, elapsed_s=time.monotonic() - self.started_s))
+
+    def _add(self, record: RoundRecord) -> None:
         self.rounds.append(record)
         self.note(record.left_out)
         self.folder.append_round(record)

@@ -9,11 +9,11 @@ from clmm_core.data.fleet import DataConfig
 from clmm_core.data.labels import LabelDraw, LabelUnit
 from clmm_core.errors import ConfigError
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig, ServerOptimizerName
-from clmm_core.models.config import Attention, Preset
+from clmm_core.models.config import Attention, Branches, Fusion, ModelChoice, Preset
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.local import LocalConfig, OptimizerName
-from clmm_core.training.pretrain import LossName, PretrainConfig
+from clmm_core.training.pretrain import Aggregation, Contrast, LossName, PretrainConfig
 
 Value = bool | int | float | str
 
@@ -35,15 +35,6 @@ class SplitConfig:
     def __post_init__(self) -> None:
         if not self.labelled and self.num_labelled < 1:
             raise ConfigError("labels.num-devices: expected at least 1 labelled device, found 0: stage two has nothing to learn from")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelChoice:
-    """Which network."""
-
-    preset: Preset
-    attention: Attention
-    dropout: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +64,10 @@ class RunConfig:
     pretrain: PretrainConfig
     finetune_stage: StageConfig
     finetune: FinetuneConfig
+    selftrain_stage: StageConfig
+    """Stage two's, with rounds of its own; a device trains as in stage two."""
+    confidence: float
+    """Of a pseudo-label, at least."""
     personal_labels: LabelDraw
     personal: FinetuneConfig
     points_per_device: int
@@ -120,13 +115,21 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         labels=LabelDraw(per_class=keys.integer("labels.per-class", 0), unit=unit, seed=seed),
         model=ModelChoice(
             preset=keys.choice("model.preset", Preset),
+            embed=keys.integer("model.embed"),
+            layers=keys.integer("model.layers"),
             attention=keys.choice("model.attention", Attention),
+            fusion=keys.choice("model.fusion", Fusion),
+            branches=keys.choice("model.branches", Branches),
+            shared=keys.boolean("model.shared"),
+            differences=keys.boolean("model.differences"),
             dropout=keys.share("model.dropout", below_one=True),
         ),
         pretrain_stage=_stage(keys, "pretrain"),
         pretrain=_pretrain(keys, augmentation),
         finetune_stage=_stage(keys, "finetune"),
         finetune=finetune,
+        selftrain_stage=replace(_stage(keys, "finetune"), rounds=keys.integer("selftrain.rounds", 0)),
+        confidence=keys.share("selftrain.confidence"),
         personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
         personal=replace(finetune, local=_local(keys, "personalise")),
         points_per_device=keys.integer("report.points-per-device", 0),
@@ -147,7 +150,11 @@ def _data(keys: "_Keys", seed: int) -> DataConfig:
         window_s=keys.number("data.window-s"),
         overlap=keys.number("data.overlap"),
         num_devices=keys.integer("data.num-devices"),
-        seed=seed,
+        classes=keys.names("data.classes"),
+        missing_share=keys.number("data.missing-share"),
+        zero_fill=keys.boolean("data.zero-fill"),
+        # Only these draw from it; elsewhere one seed's windows are another's, and are kept between the runs of a process.
+        seed=seed if keys.text("data.name") == "synthetic" or keys.number("data.missing-share") else 0,
     )
 
 
@@ -179,6 +186,7 @@ def _stage(keys: "_Keys", stage: str) -> StageConfig:
 def _pretrain(keys: "_Keys", augmentation: Augmentation) -> PretrainConfig:
     return PretrainConfig(
         local=_local(keys, "pretrain"),
+        contrast=keys.choice("pretrain.contrast", Contrast),
         loss=keys.choice("pretrain.loss", LossName),
         temperature=keys.number("pretrain.temperature"),
         beta=keys.number("pretrain.beta", 0),
@@ -187,6 +195,7 @@ def _pretrain(keys: "_Keys", augmentation: Augmentation) -> PretrainConfig:
         num_views=keys.integer("pretrain.views"),
         num_copies=keys.integer("pretrain.copies"),
         augmentation=augmentation,
+        aggregation=keys.choice("pretrain.aggregation", Aggregation),
     )
 
 
@@ -198,6 +207,7 @@ def _local(keys: "_Keys", stage: str) -> LocalConfig:
         optimizer=keys.choice("client.optimizer", OptimizerName),
         weight_decay=keys.number("client.weight-decay", 0),
         proximal=keys.number("client.proximal", 0),
+        pooled=keys.boolean("client.pooled"),
     )
 
 
@@ -217,6 +227,12 @@ class _Keys:
     def names(self, key: str) -> tuple[str, ...]:
         """Return names from a list written with commas."""
         return tuple(name.strip() for name in self.text(key).split(",") if name.strip())
+
+    def boolean(self, key: str) -> bool:
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise _wrong(key, "true or false", value)
+        return value
 
     def integer(self, key: str, smallest: int | None = None) -> int:
         value = self._take(key)

@@ -13,6 +13,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from clmm_core.errors import ClmmError
+from clmm_core.federated.source import client_source
 from clmm_core.report.lines import describe_round
 from clmm_core.report.page import render
 from clmm_core.report.records import RoundRecord, RunInfo
@@ -21,6 +22,7 @@ from server.federation import run_federation
 from server.flower_hosts import FlowerHosts
 from server.hosts import Hosts
 from server.run_config import RunConfig, Value, parse_run_config
+from server.stage_one import StageOne
 
 PACKAGES = ("clmm", "flwr", "ray", "torch", "numpy")
 
@@ -42,26 +44,24 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def train_and_write(hosts: Hosts, config: RunConfig, values: Mapping[str, Value], say: Callable[[str], None]) -> Path:
-    """Run the federation and return its results folder.
+def train_and_write(
+    hosts: Hosts, config: RunConfig, values: Mapping[str, Value], say: Callable[[str], None], stage_one: StageOne | None = None
+) -> Path:
+    """Run the federation, from `stage_one` on if given, and return its results folder.
 
     A run that fails before its first round leaves nothing; one that fails later leaves `<name>.partial` with its rounds.
 
     Raises:
         ClmmError: see the class for what to do.
     """
-    started = datetime.now(UTC)
-    name = config.run_name or f"{started:%Y%m%d-%H%M%S}-{config.data.name}"
-    started_at = started.isoformat(timespec="seconds")
-    info = RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
-    folder = RunFolder.create(Path(config.results_dir).expanduser().resolve(), name)
-    rounds_total = config.pretrain_stage.rounds + config.finetune_stage.rounds
+    folder, info = new_folder(config, values)
+    rounds_total = config.pretrain_stage.rounds + config.finetune_stage.rounds + config.selftrain_stage.rounds
 
     def report(record: RoundRecord) -> None:
         say(describe_round(record, rounds_total))
 
     try:
-        record, arrays = run_federation(hosts, config, info, folder, report)
+        record, arrays = run_federation(hosts, config, info, folder, report, stage_one)
     except BaseException:  # stopped, or a mistake of ours: the folder is in nobody's way either
         if not any(record.server_round for record in read_rounds(folder.partial)):
             folder.discard()
@@ -72,8 +72,21 @@ def train_and_write(hosts: Hosts, config: RunConfig, values: Mapping[str, Value]
     return folder.finish()
 
 
+def new_folder(config: RunConfig, values: Mapping[str, Value]) -> tuple[RunFolder, RunInfo]:
+    """Make the results folder of a run that starts now, and say how it is made.
+
+    Raises:
+        ConfigError: there is a run of that name.
+    """
+    started = datetime.now(UTC)
+    name = config.run_name or f"{started:%Y%m%d-%H%M%S}-{config.data.name}"
+    started_at = started.isoformat(timespec="seconds")
+    info = RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
+    return RunFolder.create(Path(config.results_dir).expanduser().resolve(), name), info
+
+
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "code": client_source()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -73,6 +73,29 @@ def run(
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study file (docs/studies.md).")],
+    *,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-c", metavar="KEY=VALUE", help="A run-config value of every run in TOML; can be repeated."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, one core each.")] = 2,
+    results: Annotated[Path, typer.Option(help="Folder of runs and pages; finished runs are not run again.")] = Path("results"),
+    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the tables, between its marks.")] = None,
+) -> None:
+    """Run a grid of splits, seeds, settings and methods, and compare them; goes on where it was when killed."""
+    from simulation.overrides import parse_overrides, with_absolute_path  # noqa: PLC0415
+    from simulation.study.command import run_study  # noqa: PLC0415
+
+    with _errors_told():
+        overrides = with_absolute_path(parse_overrides(settings or ()))
+        num_failed = run_study(file, overrides, results, jobs, page, ["clmm", *sys.argv[1:]])
+    if num_failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The results folder of a finished run.")]) -> None:
     """Write report.html of a finished run again, and show its table."""
     with _errors_told():

@@ -7,7 +7,7 @@ from clmm_core.data.fleet import device_names
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import HostProfile
-from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort
+from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort, selftrain_cohort
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
@@ -18,6 +18,7 @@ WORK = {
     "train.pretrain": pretrain_cohort,
     "query.quality": measure_quality,
     "train.finetune": finetune_cohort,
+    "train.selftrain": selftrain_cohort,
     "evaluate.subjects": evaluate_cohort,
     "query.moments": sum_moments,
     "query.plane": project_on_plane,

@@ -21,7 +21,7 @@ from clmm_core.report.lines import describe_round, duration, percent, plural
 from clmm_core.report.records import STAGES, RoundRecord, Stage
 from clmm_core.report.run_folder import INFO, read_rounds
 
-ROUND_STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
+ROUND_STAGES: tuple[Stage, ...] = ("pretrain", "finetune", "selftrain")
 NUM_PACE_ROUNDS = 5
 """Rounds of a stage whose mean time is its pace: enough to smooth, few enough to follow a change."""
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -1,6 +1,7 @@
 """What the documentation says of the code, where it can be read by a program."""
 
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,5 +28,6 @@ def test_every_key_of_the_run_config_is_documented_once_with_its_default(run_con
     assert sorted(key for key, _ in pairs) == sorted(config)
     for key, text in pairs:
         value = config[key]
-        expected = value if isinstance(value, str) else float(value)
-        assert (text.replace(EMPTY, "") if isinstance(value, str) else float(text)) == expected, key
+        found = text.replace(EMPTY, "") if isinstance(value, str) else tomllib.loads(f"default = {text}")["default"]
+        assert found == value, key
+        assert isinstance(found, bool) == isinstance(value, bool), key

@@ -1,18 +1,40 @@
 """A fleet: the devices of a data set, each with its windows, cached per process because a worker serves any device."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from clmm_core.data.datasets.dataset import Dataset
+from clmm_core.data.datasets.dsads import Dsads
 from clmm_core.data.datasets.folder import Folder
+from clmm_core.data.datasets.hapt import Hapt
+from clmm_core.data.datasets.mhealth import Mhealth
+from clmm_core.data.datasets.pamap2 import Pamap2
 from clmm_core.data.datasets.spar import Spar
 from clmm_core.data.datasets.synthetic import Synthetic
+from clmm_core.data.datasets.umafall import UmaFall
+from clmm_core.data.datasets.usc_had import UscHad
 from clmm_core.data.datasets.utd_mhad import UtdMhad
-from clmm_core.data.windows import JOIN, DeviceWindows, WindowSpec, window_recordings
+from clmm_core.data.datasets.wisdm2019 import Wisdm2019
+from clmm_core.data.windows import JOIN, NO_LABEL, NO_TRIAL, DeviceWindows, WindowSpec, window_recordings
 from clmm_core.errors import ConfigError
+from clmm_core.seeds import derive_seed
 
-NAMES = ("spar", "utd-mhad", "folder", "synthetic")
+_BY_PATH: Mapping[str, Callable[..., Dataset]] = {
+    "utd-mhad": UtdMhad,
+    "dsads": Dsads,
+    "hapt": Hapt,
+    "wisdm2019": Wisdm2019,
+    "umafall": UmaFall,
+    "usc-had": UscHad,
+    "pamap2": Pamap2,
+    "mhealth": Mhealth,
+    "folder": Folder,
+}
+NAMES = ("spar", *_BY_PATH, "synthetic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +44,7 @@ class DataConfig:
     name: str = "spar"
     """One of `NAMES`."""
     path: str = ""
-    """Folder or archive of `utd-mhad` and `folder`."""
+    """Folder or archive; `spar` and `synthetic` need none."""
     modalities: tuple[str, ...] = ()
     """Those to use, empty for all; `a+b` joins two streams into one modality."""
     window_s: float = 0.0
@@ -31,18 +53,28 @@ class DataConfig:
     """Share of a window the next one repeats; counts only where `window_s` is set."""
     num_devices: int = 40
     """Devices of `synthetic`."""
+    classes: tuple[str, ...] = ()
+    """Activities to recognise, empty for all; windows of others stay, without their label."""
+    missing_share: float = 0.0
+    """Probability that a device lacks a modality, drawn for each; one always stays."""
+    zero_fill: bool = False
+    """A lacking modality counts as there, with windows of zeros (the training mean): the naive alternative to leaving it out."""
     seed: int = 0
-    """Seed of `synthetic`."""
+    """Of `synthetic`, and of `missing_share`."""
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise ConfigError(f"data.name: expected one of {', '.join(NAMES)}, found '{self.name}'")
-        if self.name in ("utd-mhad", "folder") and not self.path:
+        if self.name in _BY_PATH and not self.path:
             raise ConfigError(f"data.path: expected where the '{self.name}' recordings are, found nothing: set data.path")
         if not 0 <= self.window_s < float("inf"):
             raise ConfigError(f"data.window-s: expected seconds, or 0 for the data set's own window, found {self.window_s}")
         if not 0 <= self.overlap < 1:
             raise ConfigError(f"data.overlap: expected a share in [0, 1), found {self.overlap}")
+        if len(set(self.classes)) == 1:
+            raise ConfigError(f"data.classes: expected at least two activities, or none for all, found {self.classes[0]} alone")
+        if not 0 <= self.missing_share < 1:
+            raise ConfigError(f"data.missing-share: expected a share in [0, 1), found {self.missing_share}")
         if self.num_devices < 1:
             raise ConfigError(f"data.num-devices: expected at least 1, found {self.num_devices}")
 
@@ -52,12 +84,10 @@ def open_dataset(config: DataConfig) -> Dataset:
     match config.name:
         case "spar":
             return Spar()
-        case "utd-mhad":
-            return UtdMhad(path=Path(config.path))
-        case "folder":
-            return Folder(path=Path(config.path))
-        case _:
+        case "synthetic":
             return Synthetic(num_devices=config.num_devices, seed=config.seed)
+        case _:
+            return _BY_PATH[config.name](path=Path(config.path))
 
 
 def modalities_of(config: DataConfig, dataset: Dataset) -> tuple[str, ...]:
@@ -97,4 +127,24 @@ def device_windows(config: DataConfig, device: str) -> DeviceWindows:
         DataError: a recording cannot be read, or leaves no window.
     """
     dataset = open_dataset(config)
-    return window_recordings(device, dataset.recordings(device), modalities_of(config, dataset), window_of(config, dataset))
+    recordings = dataset.recordings(device)
+    recorded = {name for recording in recordings for name in recording.streams}
+    owned = owned_modalities(config, device, modalities_of(config, dataset), recorded)
+    windows = window_recordings(device, recordings, owned, window_of(config, dataset))
+    return _recognised(windows, config.classes) if config.classes else windows
+
+
+def owned_modalities(config: DataConfig, device: str, modalities: tuple[str, ...], recorded: Set[str]) -> tuple[str, ...]:
+    """Return those of `modalities` that this device keeps: a draw from (seed, device), for fleets of mixed sensors.
+
+    One of those it has (whose streams are all `recorded`) always stays.
+    """
+    draws = np.random.default_rng(derive_seed(config.seed, "missing", device)).random(len(modalities))
+    has = np.array([recorded >= set(name.split(JOIN)) for name in modalities])
+    stays = draws[has].max() if has.any() else draws.max()
+    return tuple(name for name, draw in zip(modalities, draws, strict=True) if draw >= config.missing_share or draw == stays)
+
+
+def _recognised(windows: DeviceWindows, classes: tuple[str, ...]) -> DeviceWindows:
+    known = np.isin(windows.labels, classes)
+    return replace(windows, labels=np.where(known, windows.labels, NO_LABEL), trials=np.where(known, windows.trials, NO_TRIAL))

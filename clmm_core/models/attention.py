@@ -60,6 +60,32 @@ class DifferentialAttentionV1(nn.Module):
         return attended
 
 
+class SoftmaxAttention(nn.Module):
+    """Plain attention with as many parameters, for comparison: `softmax(Q K' / sqrt K) V`; no biases, not causal.
+
+    Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762, section 3.2.
+    """
+
+    def __init__(self, embed: int, heads: int, layer: int) -> None:
+        del layer  # every layer is the same
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(embed, embed, bias=False)
+        self.key = nn.Linear(embed, embed, bias=False)
+        self.value = nn.Linear(embed, embed, bias=False)
+        self.out = nn.Linear(embed, embed, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the attended tokens; `[B, T, E]` in and out."""
+        query, key, value = (
+            into(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, H, T, K]
+            for into in (self.query, self.key, self.value)
+        )
+        seen = F.scaled_dot_product_attention(query, key, value)
+        attended: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        return attended
+
+
 class DifferentialAttentionV2(nn.Module):
     """Two queries a head share one key and value; `lam = sigmoid(x W)` per token and head; no norm after it.
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from clmm_core.models.config import ModalityShape, ModelConfig
 from clmm_core.models.dual_branch import DualBranch
-from clmm_core.models.encoder import CnnDiffTransformer
-from clmm_core.models.fusion import QualityGuidedAttention
+from clmm_core.models.encoder import CnnDiffTransformer, input_channels, with_differences
+from clmm_core.models.fusion import QUALITY_SHARE, QualityGuidedAttention, UniformWeights
 
 Streams = Mapping[str, Tensor]
 """By modality `[B, C, T]`; a modality nobody in the batch has may be left out."""
@@ -27,7 +27,7 @@ class Outputs:
 
     primary: Tensor
     auxiliary: Mapping[str, Tensor]
-    """`head.linear`, `head.recurrent`, `head.shared`, and each modality by its name, which has no dot."""
+    """`head.linear`, `head.recurrent`, `head.shared` where the model has that part, and each modality by its name, which has no dot."""
 
 
 class ModalityPart(nn.Module):
@@ -38,8 +38,10 @@ class ModalityPart(nn.Module):
 
     def __init__(self, shape: ModalityShape, config: ModelConfig) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(shape.channels))
-        self.register_buffer("std", torch.ones(shape.channels))
+        self.differences = config.differences
+        channels = input_channels(shape, config)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
         self.encoder = CnnDiffTransformer(shape, config)
         self.projection = nn.Sequential(
             nn.Linear(config.embed, 2 * config.projection), nn.ReLU(), nn.Linear(2 * config.projection, config.projection)
@@ -47,7 +49,8 @@ class ModalityPart(nn.Module):
         self.head = nn.Linear(config.embed, config.num_classes)
 
     def normalise(self, windows: Tensor, present: Tensor) -> Tensor:
-        """Return `[B, C, T]` with the training subjects' mean 0 and deviation 1 a channel, and zeros where absent."""
+        """Return `[B, C, T]`, or `[B, 2C, T]` with differences: the training subjects' mean 0, deviation 1, and zeros where absent."""
+        windows = with_differences(windows) if self.differences else windows
         normal = (windows - self.mean[:, None]) / self.std[:, None]
         return torch.where(present[:, None, None], normal, 0.0)
 
@@ -67,13 +70,13 @@ class Clmm(nn.Module):
         super().__init__()
         self.config = config
         self.modalities = nn.ModuleDict({shape.name: ModalityPart(shape, config) for shape in config.modalities})
-        self.fusion = QualityGuidedAttention(len(config.modalities), config.embed)
+        self.fusion = _fusion(config)
         self.branches = DualBranch(config)
-        self.shared_norm = nn.LayerNorm(config.projection)
-        both = config.embed + config.projection
+        if config.shared:
+            self.shared_norm = nn.LayerNorm(config.projection)
+        both = config.embed + (config.projection if config.shared else 0)
         self.primary = nn.Sequential(nn.Linear(both, config.embed), nn.ReLU(), nn.Linear(config.embed, config.num_classes))
-        widths = {"linear": config.embed, "recurrent": config.embed, "shared": config.projection}
-        self.auxiliary = nn.ModuleDict({name: nn.Linear(width, config.num_classes) for name, width in widths.items()})
+        self.auxiliary = nn.ModuleDict({name: nn.Linear(width, config.num_classes) for name, width in _head_widths(config).items()})
 
     def part(self, modality: str) -> ModalityPart:
         """Return one modality's part."""
@@ -103,14 +106,12 @@ class Clmm(nn.Module):
         mask, stacked = self._stack(tokens, present)  # [B, M], [B, M, N, E]
         weights = self.fusion(stacked.mean(dim=2), mask)
         specific = self.branches(stacked, weights)
-        shared = self.shared_norm(self._shared(self.project(tokens), present))
-        auxiliary = {
-            "head.linear": self.auxiliary["linear"](specific.linear),
-            "head.recurrent": self.auxiliary["recurrent"](specific.recurrent),
-            "head.shared": self.auxiliary["shared"](shared),
-        }
+        shared = self.shared_norm(self._shared(self.project(tokens), present)) if self.config.shared else None
+        features = {"linear": specific.linear, "recurrent": specific.recurrent, "shared": shared}
+        auxiliary = {f"head.{name}": self.auxiliary[name](values) for name, values in features.items() if values is not None}
         auxiliary |= {name: self.part(name).head(values.mean(dim=1)) for name, values in tokens.items()}
-        return Outputs(primary=self.primary(torch.cat([specific.fused, shared], dim=1)), auxiliary=auxiliary)
+        both = specific.fused if shared is None else torch.cat([specific.fused, shared], dim=1)
+        return Outputs(primary=self.primary(both), auxiliary=auxiliary)
 
     def forward(self, streams: Streams, present: Present) -> Tensor:
         """Return the primary head's logits `[B, classes]` for windows in physical units."""
@@ -128,3 +129,17 @@ class Clmm(nn.Module):
         mask = torch.stack([present.get(shape.name, nobody) for shape in self.config.modalities], dim=1)
         stacked = torch.stack([tokens.get(shape.name, torch.zeros_like(like)) for shape in self.config.modalities], dim=1)
         return mask, torch.where(mask[:, :, None, None], stacked, 0.0)
+
+
+def _fusion(config: ModelConfig) -> nn.Module:
+    if config.fusion == "uniform":
+        return UniformWeights()
+    quality_share = QUALITY_SHARE if config.fusion == "quality-guided" else 0.0
+    return QualityGuidedAttention(len(config.modalities), config.embed, quality_share)
+
+
+def _head_widths(config: ModelConfig) -> dict[str, int]:
+    """Return the width of each feature that has an auxiliary head, beside the modalities' own."""
+    widths = {"linear": config.embed, "recurrent": config.embed, "shared": config.projection}
+    absent = {"gated": (), "mean": (), "linear": ("recurrent",), "recurrent": ("linear",)}[config.branches]
+    return {name: width for name, width in widths.items() if name not in absent and (name != "shared" or config.shared)}

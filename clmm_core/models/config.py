@@ -8,7 +8,11 @@ from torch import nn
 from clmm_core.errors import ConfigError
 
 Preset = Literal["paper", "edge"]
-Attention = Literal["diff-v1", "diff-v2"]
+Attention = Literal["diff-v1", "diff-v2", "softmax"]
+Fusion = Literal["quality-guided", "learned", "uniform"]
+"""How modalities are weighed: learned attention guided by measured quality, learned alone, or all the same."""
+Branches = Literal["gated", "mean", "linear", "recurrent"]
+"""Both branches mixed by a gate, both by their mean, or one alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,12 @@ class ModelConfig:
     """Width of the bidirectional gated units, each direction."""
     gru_layers: int
     attention: Attention = "diff-v1"
+    fusion: Fusion = "quality-guided"
+    branches: Branches = "gated"
+    shared: bool = True
+    """Whether the primary head sees the shared feature beside the specific one."""
+    differences: bool = True
+    """Whether each channel's change from sample to sample joins it as a channel."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -60,19 +70,58 @@ class ModelConfig:
             raise ConfigError(f"model.dropout: expected a share in [0, 1), found {self.dropout}")
 
 
-def preset(
-    name: Preset, modalities: tuple[ModalityShape, ...], num_classes: int, attention: Attention = "diff-v1", dropout: float = 0.1
-) -> ModelConfig:
-    """Return a preset's sizes for these modalities and classes.
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which network: its sizes, and which of its parts are there. All parts are the method; fewer are its ablations.
+
+    Raises:
+        ConfigError: a size that cannot be.
+    """
+
+    preset: Preset = "edge"
+    embed: int = 0
+    """Width of the embeddings; 0 keeps the preset's. All other widths follow from it."""
+    layers: int = 0
+    """Transformer layers, and of the gated units; 0 keeps the preset's."""
+    attention: Attention = "diff-v1"
+    fusion: Fusion = "quality-guided"
+    branches: Branches = "gated"
+    shared: bool = True
+    differences: bool = True
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("embed", "layers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"model.{name}: expected 0 (the preset's) or more, found {getattr(self, name)}")
+        if self.embed % 16:  # four heads of two maps, and eight groups of the convolutions' half width
+            raise ConfigError(f"model.embed: expected a multiple of 16, found {self.embed}")
+
+
+def sized(choice: ModelChoice, modalities: tuple[ModalityShape, ...], num_classes: int) -> ModelConfig:
+    """Return the sizes of the chosen preset for these modalities and classes.
 
     `paper` is sized after the method's description (about 380,000 parameters an encoder); `edge` is the same network with half the
-    width and one layer, for boards and phones (about 55,000 an encoder).
+    width and one layer, for boards and phones (about 56,000 an encoder).
     """
-    common = {"modalities": modalities, "num_classes": num_classes, "attention": attention, "dropout": dropout}
-    match name:
-        case "paper":
-            sizes = {"embed": 128, "num_layers": 2, "num_heads": 4, "swiglu": 256, "projection": 128, "gru": 64, "gru_layers": 2}
-            return ModelConfig(conv_channels=(64, 64), num_tokens=20, **sizes, **common)  # type: ignore[arg-type]
-        case "edge":
-            sizes = {"embed": 64, "num_layers": 1, "num_heads": 4, "swiglu": 128, "projection": 64, "gru": 32, "gru_layers": 1}
-            return ModelConfig(conv_channels=(32, 32), num_tokens=20, **sizes, **common)  # type: ignore[arg-type]
+    embed, layers = {"paper": (128, 2), "edge": (64, 1)}[choice.preset]
+    embed, layers = choice.embed or embed, choice.layers or layers
+    return ModelConfig(
+        modalities=modalities,
+        num_classes=num_classes,
+        conv_channels=(embed // 2, embed // 2),
+        embed=embed,
+        num_tokens=20,
+        num_layers=layers,
+        num_heads=4,
+        swiglu=2 * embed,
+        projection=embed,
+        gru=embed // 2,
+        gru_layers=layers,
+        attention=choice.attention,
+        fusion=choice.fusion,
+        branches=choice.branches,
+        shared=choice.shared,
+        differences=choice.differences,
+        dropout=choice.dropout,
+    )

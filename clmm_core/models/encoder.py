@@ -7,9 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clmm_core.models.attention import DifferentialAttentionV1, DifferentialAttentionV2
-from clmm_core.models.config import ModalityShape, ModelConfig
+from clmm_core.models.attention import DifferentialAttentionV1, DifferentialAttentionV2, SoftmaxAttention
+from clmm_core.models.config import Attention, ModalityShape, ModelConfig
 
+ATTENTION: dict[Attention, type[DifferentialAttentionV1 | DifferentialAttentionV2 | SoftmaxAttention]] = {
+    "diff-v1": DifferentialAttentionV1,
+    "diff-v2": DifferentialAttentionV2,
+    "softmax": SoftmaxAttention,
+}
 KERNELS = (5, 5, 3)
 NORM_GROUPS = 8
 SHORTEST = 32
@@ -26,6 +31,21 @@ def strides_for(time_steps: int) -> tuple[int, int, int]:
     return strides[0], strides[1], strides[2]
 
 
+def input_channels(shape: ModalityShape, config: ModelConfig) -> int:
+    """Return how many channels the encoder of a modality sees."""
+    return 2 * shape.channels if config.differences else shape.channels
+
+
+def with_differences(windows: Tensor) -> Tensor:
+    """Return `[B, 2C, T]`: each channel of `[B, C, T]`, then how fast each changes, a sample, as the mean of both sides' differences.
+
+    Our own choice: normalised apart, a joint's movement is as large as its position, where a convolution would first have to find it.
+    """
+    before, after = windows[:, :, :1], windows[:, :, -1:]
+    padded = torch.cat([before, windows, after], dim=2)
+    return torch.cat([windows, (padded[:, :, 2:] - padded[:, :, :-2]) / 2], dim=1)
+
+
 class CnnDiffTransformer(nn.Module):
     """Encode a window of one modality as tokens.
 
@@ -36,7 +56,7 @@ class CnnDiffTransformer(nn.Module):
 
     def __init__(self, shape: ModalityShape, config: ModelConfig) -> None:
         super().__init__()
-        widths = (shape.channels, *config.conv_channels, config.embed)
+        widths = (input_channels(shape, config), *config.conv_channels, config.embed)
         blocks: list[nn.Module] = []
         for i, (kernel, stride) in enumerate(zip(KERNELS, strides_for(shape.time_steps), strict=True)):
             blocks += [
@@ -60,13 +80,12 @@ class CnnDiffTransformer(nn.Module):
 
 
 class DiffTransformerLayer(nn.Module):
-    """A pre-norm layer: differential attention, then SwiGLU, each added to its input."""
+    """A pre-norm layer: (differential) attention, then SwiGLU, each added to its input."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        attention = DifferentialAttentionV1 if config.attention == "diff-v1" else DifferentialAttentionV2
         self.attention_norm = nn.RMSNorm(config.embed, eps=1e-5)
-        self.attention = attention(config.embed, config.num_heads, layer)
+        self.attention = ATTENTION[config.attention](config.embed, config.num_heads, layer)
         self.feed_norm = nn.RMSNorm(config.embed, eps=1e-5)
         self.feed = SwiGlu(config.embed, config.swiglu)
         self.dropout = nn.Dropout(config.dropout)

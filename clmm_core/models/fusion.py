@@ -1,10 +1,13 @@
-"""Quality-guided attention: how much each modality counts in a window, by what the network sees and by measured quality.
+"""How much each modality counts in a window: by what the network sees and by measured quality, or all the same.
 
 B = batch, M = modality, E = embed.
 """
 
 import torch
 from torch import Tensor, nn
+
+QUALITY_SHARE = 0.8
+"""As in Cosmo."""
 
 
 class QualityGuidedAttention(nn.Module):
@@ -17,10 +20,10 @@ class QualityGuidedAttention(nn.Module):
     quality: Tensor
     """`[M]`, sums to 1; a buffer, so that it travels with the model."""
 
-    def __init__(self, num_modalities: int, embed: int, quality_share: float = 0.8) -> None:
+    def __init__(self, num_modalities: int, embed: int, quality_share: float = QUALITY_SHARE) -> None:
         super().__init__()
         self.quality_share = quality_share
-        """lam; 0.8 as in Cosmo."""
+        """lam; 0 leaves attention to what the network sees."""
         self.score = nn.Sequential(nn.Linear(num_modalities * embed, embed), nn.ReLU(), nn.Linear(embed, num_modalities))
         self.register_buffer("quality", torch.full((num_modalities,), 1.0 / num_modalities))
 
@@ -36,3 +39,13 @@ class QualityGuidedAttention(nn.Module):
         weights = (1 - self.quality_share) * scores.softmax(dim=1) + self.quality_share * quality / quality.sum(dim=1, keepdim=True)
         normalised: Tensor = weights / weights.sum(dim=1, keepdim=True)
         return normalised
+
+
+class UniformWeights(nn.Module):
+    """The same weight for every modality a window has, as in Cosmo's own fusion; the comparison to quality-guided attention."""
+
+    def forward(self, embeddings: Tensor, present: Tensor) -> Tensor:
+        """Return weights `[B, M]`; see `QualityGuidedAttention`."""
+        del embeddings
+        uniform: Tensor = present / present.sum(dim=1, keepdim=True)
+        return uniform

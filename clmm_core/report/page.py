@@ -229,10 +229,11 @@ def _card_in_words(card: ModelCard) -> list[dict[str, str | bool]]:
         f"{name} ({', '.join(f'{key} {value}' for key, value in facts.items())})" for name, facts in card.modalities.items()
     )
     window = f"{card.window_s:g} s" if card.window_s else "a whole trial"
+    size = f"{plural(card.num_parameters, 'parameter')}, {card.flops_a_window / 1e6:.1f} million operations a window"
     return [
         _term("sensors", sensors or NOTHING),
         _term("window", window),
-        _term("model", f"{plural(card.num_parameters, 'parameter')}; {_facts(card.architecture)}; {card.licence}"),
+        _term("model", f"{size}; {_facts(card.architecture)}; {card.licence}"),
     ]
 
 

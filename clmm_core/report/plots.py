@@ -50,10 +50,11 @@ def unseen_counts(run: RunRecord) -> EvaluationCounts | None:
 
 
 def learning_curves(run: RunRecord) -> str | None:
-    """Draw loss against round for both stages, and accuracy on validation subjects; None where no round has any of them."""
+    """Draw loss against round for each stage, and accuracy on validation subjects; None where no round has any of them."""
     curves = [
         ("Stage one: loss, no labels", _curve(run.rounds, "pretrain", "loss"), LINE, False),
         ("Stage two: loss, few labels", _curve(run.rounds, "finetune", "loss"), LINE, False),
+        ("Self-training: loss, own labels", _curve(run.rounds, "selftrain", "loss"), LINE, False),
         ("Validation accuracy, %", _curve(run.rounds, None, "validation_accuracy"), GREEN, True),
     ]
     shown = [curve for curve in curves if curve[1]]

@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Stage = Literal["profile", "normalise", "pretrain", "quality", "finetune", "evaluate"]
-STAGES: tuple[Stage, ...] = ("profile", "normalise", "pretrain", "quality", "finetune", "evaluate")
+Stage = Literal["profile", "normalise", "pretrain", "quality", "finetune", "selftrain", "evaluate"]
+STAGES: tuple[Stage, ...] = ("profile", "normalise", "pretrain", "quality", "finetune", "selftrain", "evaluate")
 Group = Literal["labelled", "seen", "validation", "unseen"]
 GROUPS: tuple[Group, ...] = ("unseen", "validation", "seen", "labelled")
 """unseen: never trained on; validation: never trained on, for choices; seen: trained on without labels; labelled: gave the labels."""
@@ -146,10 +146,13 @@ class ModelCard:
     """0 where a window is a whole trial."""
     classes: tuple[str, ...]
     mean: Mapping[str, tuple[float, ...]]
-    """Per modality and channel, in the channel's unit: subtract, then divide by `std`."""
+    """Per modality and channel, in the channel's unit: subtract, then divide by `std`. With `architecture.differences` the channels
+    come first, then their differences from sample to sample."""
     std: Mapping[str, tuple[float, ...]]
-    architecture: Mapping[str, int | float | str]
+    architecture: Mapping[str, bool | int | float | str]
     num_parameters: int
+    flops_a_window: int
+    """Floating-point operations to recognise one window; 0 where nobody counted."""
     trained_on: str
     """Data set, number of training devices and labels, in one sentence."""
     licence: str = "Apache-2.0"

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from clmm_core.data.windows import DeviceWindows
+from clmm_core.models.clmm import Clmm
 
 NO_CLASS = -1
 AT_ONCE = 256
@@ -43,6 +44,28 @@ class DeviceTensors:
         """Yield all windows once in their order, `AT_ONCE` at a time."""
         for rows in torch.split(torch.arange(len(self)), AT_ONCE):
             yield self.select(rows)
+
+
+def zero_filled(windows: DeviceTensors, model: Clmm) -> DeviceTensors:
+    """Return `windows` with every modality of the model: where one is missing, the training mean, which the model normalises to 0."""
+    streams, present = {}, {}
+    for shape in model.config.modalities:
+        mean = model.part(shape.name).mean[: shape.channels, None].expand(shape.channels, shape.time_steps)
+        there = windows.present.get(shape.name, torch.zeros(len(windows), dtype=torch.bool))
+        streams[shape.name] = torch.where(there[:, None, None], windows.streams.get(shape.name, mean), mean)
+        present[shape.name] = torch.ones_like(there)
+    return DeviceTensors(streams, present, windows.classes)
+
+
+def pooled(devices: Sequence[DeviceTensors]) -> DeviceTensors:
+    """Return the windows of all devices as one's; a modality that a device lacks is absent from its windows."""
+    like = {name: values for windows in devices for name, values in windows.streams.items()}
+    streams, present = {}, {}
+    for name, values in like.items():
+        parts = [windows.streams.get(name, values.new_zeros(len(windows), *values.shape[1:])) for windows in devices]
+        masks = [windows.present.get(name, torch.zeros(len(windows), dtype=torch.bool)) for windows in devices]
+        streams[name], present[name] = torch.cat(parts), torch.cat(masks)
+    return DeviceTensors(streams, present, torch.cat([windows.classes for windows in devices]))
 
 
 def device_tensors(windows: DeviceWindows, classes: Sequence[str]) -> DeviceTensors:

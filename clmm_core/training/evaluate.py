@@ -15,7 +15,7 @@ from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluatio
 from clmm_core.models.clmm import Clmm
 from clmm_core.report.metrics import counts_as_lists, counts_of
 from clmm_core.seeds import seeded
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.tasks import EvaluateTask
@@ -58,8 +58,13 @@ def _evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
 
 
 def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:
-    chosen = device_tensors(windows, task.classes).select(torch.from_numpy(rows))
+    chosen = _tensors(model, windows, rows, task)
     return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
+
+
+def _tensors(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> DeviceTensors:
+    chosen = device_tensors(windows, task.classes).select(torch.from_numpy(rows))
+    return zero_filled(chosen, model) if task.data.zero_fill else chosen
 
 
 def _personalised(
@@ -73,7 +78,7 @@ def _personalised(
         return shared
     own = load_arrays(task.model, arrays)
     before = _counts(own, windows, rest, task)
-    labelled = device_tensors(windows, task.classes).select(torch.from_numpy(given))
+    labelled = _tensors(own, windows, given, task)
     with seeded(task.seed, "personalise", shared.device) as draws:
         loss = finetune_device(own, labelled, task.personal_config, draws)
     if not math.isfinite(loss):

@@ -30,6 +30,8 @@ class LocalConfig:
     weight_decay: float = 0.01
     proximal: float = 0.0
     """FedProx's mu; 0 is FedAvg. Source: Li et al. 2020, arXiv 1812.06127, eq. 2."""
+    pooled: bool = False
+    """A host's devices train as one, on all their windows: with one host that serves everybody, centralised training."""
 
     def __post_init__(self) -> None:
         for name, smallest in (("epochs", 1), ("batch_size", 2), ("learning_rate", 0.0), ("weight_decay", 0.0), ("proximal", 0.0)):

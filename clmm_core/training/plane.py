@@ -13,7 +13,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import HostMoments, HostPlane, PlanePoint
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import derive_seed
-from clmm_core.training.device_tensors import device_tensors
+from clmm_core.training.device_tensors import device_tensors, zero_filled
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.tasks import ModelTask, MomentsTask, PlaneTask
 
@@ -53,6 +53,7 @@ def project_on_plane(task: PlaneTask, arrays: Arrays) -> tuple[HostPlane, Arrays
 def _embeddings(model: Clmm, task: ModelTask, device: str, most: int) -> tuple[NDArray[np.float32], list[str]]:
     windows = _sample(device_windows(task.data, device), most, task.seed)
     tensors = device_tensors(windows, task.classes)
+    tensors = zero_filled(tensors, model) if task.data.zero_fill else tensors
     model.eval()
     return model.embed(tensors.streams, tensors.present).numpy(), [str(label) for label in windows.labels]
 

@@ -1,12 +1,14 @@
 """Stage one on one device: contrastive pretraining of its encoders on unlabelled windows."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from clmm_core.errors import ConfigError, DeviceSkippedError
+from clmm_core.losses.cross_modal import CrossModalLoss
 from clmm_core.losses.decoupled import DecoupledLoss
 from clmm_core.losses.focal import FocalLoss
 from clmm_core.losses.hard_positive import HardPositiveLoss
@@ -19,6 +21,9 @@ from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
 from clmm_core.training.views import fused_views
 
 LossName = Literal["hard-positive", "tcl", "focal", "dclw"]
+Contrast = Literal["fused", "per-modality", "cross-modal"]
+"""What is told apart: fused views of windows (CLMM, Cosmo), each modality's own copies (SimCLR), or one modality against another (CMC)."""
+Aggregation = Literal["mean", "l-dawa"]
 SMALLEST_BATCH = 2
 """A window needs at least one other to be told apart from."""
 
@@ -32,6 +37,7 @@ class PretrainConfig:
     """
 
     local: LocalConfig
+    contrast: Contrast = "fused"
     loss: LossName = "hard-positive"
     temperature: float = 0.07
     beta: float = 2.0
@@ -45,6 +51,8 @@ class PretrainConfig:
     num_copies: int = 2
     """Augmented copies the views are mixed from; one modality alone needs two."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    aggregation: Aggregation = "mean"
+    """`l-dawa`: see `federated/l_dawa.py`."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -53,6 +61,8 @@ class PretrainConfig:
             raise ConfigError(f"pretrain.views: expected at least 2, found {self.num_views}")
         if not 1 <= self.num_copies <= self.num_views:
             raise ConfigError(f"pretrain.copies: expected 1 to the number of views ({self.num_views}), found {self.num_copies}")
+        if self.contrast == "per-modality" and self.num_copies < 2:
+            raise ConfigError(f"pretrain.copies: expected at least 2 to contrast a modality with itself, found {self.num_copies}")
 
 
 def contrastive_loss(config: PretrainConfig) -> ContrastiveLoss:
@@ -72,11 +82,10 @@ def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig,
     """Train the encoders and projections of the modalities this device has, in place; return the mean loss of its steps.
 
     Raises:
-        DeviceSkippedError: fewer than two windows.
+        DeviceSkippedError: fewer than two windows, or nothing in them that the chosen contrast compares.
     """
     if len(windows) < SMALLEST_BATCH:
         raise DeviceSkippedError(f"expected at least {SMALLEST_BATCH} windows to contrast, found {len(windows)}: record longer")
-    loss_of = contrastive_loss(config)
     parts = [model.part(name) for name in windows.streams]
     parameters = [p for part in parts for module in (part.encoder, part.projection) for p in module.parameters()]
     optimizer = local_optimizer([(parameters, 1.0)], config.local)
@@ -85,20 +94,48 @@ def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig,
     model.train()
     for _ in range(config.local.epochs):
         for batch in windows.batches(config.local.batch_size, generator, SMALLEST_BATCH):
-            views, window_ids = _views(model, batch, config, generator)
-            loss = loss_of(views, window_ids)
+            loss = _loss(model, batch, config, generator)
+            if loss is None:
+                continue
             optimizer.zero_grad(set_to_none=True)
             proximal(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
+    if not losses:
+        raise DeviceSkippedError(
+            f"pretrain.contrast '{config.contrast}' found nothing to compare in {len(windows)} windows: choose another"
+        )
     return sum(losses) / len(losses)
 
 
-def _views(model: Clmm, batch: DeviceTensors, config: PretrainConfig, generator: Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return all fused views `[B*P, D]` of a batch and which window each shows `[B*P]`."""
+def _loss(model: Clmm, batch: DeviceTensors, config: PretrainConfig, generator: Generator) -> Tensor | None:
+    """Return the batch's loss, or None where the chosen contrast finds nothing to compare."""
     present = modality_dropout(batch.present, config.augmentation.modality_dropout, generator)
     normal = model.normalise(batch.streams, present)
-    copies = [model.project(model.encode(augment(normal, config.augmentation, generator))) for _ in range(config.num_copies)]
-    views = fused_views(copies, present, config.num_views, generator)  # [B, P, D]
-    window_ids = torch.arange(len(batch)).repeat_interleave(config.num_views)
-    return views.flatten(0, 1), window_ids
+
+    def project() -> dict[str, Tensor]:
+        return model.project(model.encode(augment(normal, config.augmentation, generator)))
+
+    match config.contrast:
+        case "fused":
+            copies = [project() for _ in range(config.num_copies)]
+            views = fused_views(copies, present, config.num_views, generator)  # [B, P, D]
+            return contrastive_loss(config)(views.flatten(0, 1), torch.arange(len(batch)).repeat_interleave(config.num_views))
+        case "per-modality":
+            return _own_loss([project() for _ in range(config.num_copies)], present, contrastive_loss(config))
+        case "cross-modal":
+            return CrossModalLoss(temperature=config.temperature)(project(), present)
+
+
+def _own_loss(copies: Sequence[Mapping[str, Tensor]], present: Mapping[str, Tensor], loss_of: ContrastiveLoss) -> Tensor | None:
+    """Return the mean over modalities of the loss between each window's copies.
+
+    Source: with two copies and one positive a view this is NT-Xent of SimCLR, Chen et al. 2020, arXiv 2002.05709, eq. 1; for sensors
+    Tang et al. 2020, arXiv 2011.11542.
+    """
+    terms = []
+    for name, mask in present.items():
+        if int(mask.sum()) >= SMALLEST_BATCH:
+            window_ids = torch.arange(int(mask.sum())).repeat(len(copies))
+            terms.append(loss_of(torch.cat([copy[name][mask] for copy in copies]), window_ids))
+    return torch.stack(terms).mean() if terms else None

@@ -1,12 +1,16 @@
 """What a host has, in counts and sums: the first two answers of every run."""
 
+import torch
+
 from clmm_core.data.fleet import device_windows, modalities_of, open_dataset, window_of
+from clmm_core.data.recording import Float32
 from clmm_core.data.windows import NO_LABEL, DeviceWindows
 from clmm_core.errors import DataError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.channel_sums import add_sums, channel_sums
 from clmm_core.federated.messages import DeviceProfile, HostProfile, HostSums, LeftOut, ModalityProfile
 from clmm_core.federated.source import client_source
+from clmm_core.models.encoder import with_differences
 from clmm_core.training.tasks import ProfileTask, SumsTask
 
 
@@ -57,5 +61,10 @@ def sum_channels(task: SumsTask, arrays: Arrays) -> tuple[HostSums, Arrays]:
     sums = []
     for device in sorted(task.devices):
         windows = device_windows(task.data, device)
-        sums.append({name: channel_sums(values, windows.present[name]) for name, values in windows.streams.items()})
+        seen = {name: _as_seen(values, differences=task.differences) for name, values in windows.streams.items()}
+        sums.append({name: channel_sums(values, windows.present[name]) for name, values in seen.items()})
     return HostSums(sums=add_sums(sums)), {}
+
+
+def _as_seen(values: Float32, *, differences: bool) -> Float32:
+    return with_differences(torch.from_numpy(values)).numpy() if differences else values

@@ -12,12 +12,14 @@ from torch import Generator, Tensor
 SMALLEST_SAMPLE = 4
 """Fewer embeddings say nothing about clusters."""
 LARGEST_SAMPLE = 256
+ROUNDING = 1e-6
+"""Embeddings that differ by less than this share of the largest value are the same ones, computed in another order."""
 
 
 def hopkins(embeddings: Tensor, generator: Generator) -> float | None:
     """Return the Hopkins statistic in [0, 1] of `[windows, embed]`: near 0.5 for uniform noise, towards 1 for clusters.
 
-    None for fewer than `SMALLEST_SAMPLE` embeddings, or when they are all one point. Half of the embeddings (at most
+    None for fewer than `SMALLEST_SAMPLE` embeddings, or when they are all one point to rounding. Half of the embeddings (at most
     `LARGEST_SAMPLE`) are probes; as many points are drawn uniformly from the embeddings' bounding box.
     """
     count = len(embeddings)
@@ -26,6 +28,8 @@ def hopkins(embeddings: Tensor, generator: Generator) -> float | None:
     num_probes = min(count // 2, LARGEST_SAMPLE)
     probes = torch.randperm(count, generator=generator)[:num_probes]
     low, high = embeddings.amin(dim=0), embeddings.amax(dim=0)
+    if float((high - low).max()) <= ROUNDING * float(embeddings.abs().max()):
+        return None  # distances would be nothing but what rounding leaves
     uniform = low + (high - low) * torch.rand(num_probes, embeddings.shape[1], generator=generator).to(embeddings)
     between = torch.cdist(embeddings[probes], embeddings)
     between[torch.arange(num_probes), probes] = torch.inf  # a point is not its own neighbour

@@ -22,6 +22,8 @@ class SumsTask:
 
     data: DataConfig
     devices: tuple[str, ...]
+    differences: bool
+    """Also of each channel's differences, as the model sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,16 @@ class FinetuneTask(ModelTask):
 
     config: FinetuneConfig
     labels: LabelDraw
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelftrainTask(FinetuneTask):
+    """`train.selftrain`: a round of stage two on every device, with its own pseudo-labels where it has no labels."""
+
+    labelled: tuple[str, ...]
+    """Devices whose drawn labels are known."""
+    confidence: float
+    """Probability from which on a window's most likely class counts as its label."""
 
 
 @dataclass(frozen=True, kw_only=True)

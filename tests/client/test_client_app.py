@@ -16,7 +16,7 @@ from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import HostEvaluation, HostMoments, HostPlane, HostProfile, HostQuality, HostSums, HostUpdate
 from clmm_core.federated.source import client_source
-from clmm_core.models.config import ModalityShape, preset
+from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import is_stage_one, new_arrays
@@ -30,6 +30,7 @@ from clmm_core.training.tasks import (
     PretrainTask,
     ProfileTask,
     QualityTask,
+    SelftrainTask,
     SumsTask,
 )
 
@@ -37,12 +38,13 @@ pytestmark = pytest.mark.usefixtures("_in_flower_task")
 
 DATA = DataConfig(name="synthetic", num_devices=4, modalities=("accelerometer",), window_s=1.28, overlap=0.0)
 DEVICES = ("device-00001", "device-00003")
-MODEL = preset("edge", (ModalityShape(name="accelerometer", channels=3, time_steps=64),), 6)
+MODEL = sized(ModelChoice(), (ModalityShape(name="accelerometer", channels=3, time_steps=64),), 6)
 CLASSES = ("cycle", "hand_wash", "run", "stairs", "still", "walk")
 TASK = {"data": DATA, "model": MODEL, "classes": CLASSES, "seed": 0, "server_round": 1, "devices": DEVICES}
 LOCAL = LocalConfig(epochs=1, batch_size=16, learning_rate=0.001)
 TUNING = FinetuneConfig(encoder_rate=0.2, local=LOCAL)
 LABELS = LabelDraw(per_class=1)
+SUMS = SumsTask(data=DATA, devices=DEVICES, differences=False)
 ARRAYS = new_arrays(MODEL, 0)
 Ask = Callable[..., RecordDict]
 
@@ -88,13 +90,13 @@ def test_profile_of_a_hosts_own_recordings(ask: Ask, tmp_path: Path):
     (folder / "a.csv").write_text("x,y,z\n" + "1,2,3\n" * 200)
     profile = decoded(ask("query.profile", ProfileTask(data=DATA), node_config={"recordings": str(tmp_path)}), HostProfile)
     assert [device.device for device in profile.devices] == ["eve"]
-    task = SumsTask(data=DATA, devices=("eve",))
+    task = SumsTask(data=DATA, devices=("eve",), differences=False)
     sums = decoded(ask("query.sums", task, node_config={"recordings": str(tmp_path)}), HostSums)
     assert sums.sums["accelerometer"].mean.tolist() == [1.0, 2.0, 3.0]
 
 
 def test_sums(ask: Ask):
-    content = ask("query.sums", SumsTask(data=DATA, devices=DEVICES))
+    content = ask("query.sums", SUMS)
     sums = decoded(content, HostSums).sums["accelerometer"]
     windows = np.concatenate([device_windows(DATA, device).streams["accelerometer"] for device in DEVICES])
     assert sums.mean.tolist() == pytest.approx(windows.mean(axis=(0, 2)).tolist(), abs=1e-4)
@@ -118,6 +120,14 @@ def test_finetune(ask: Ask):
     content = ask("train.finetune", FinetuneTask(**TASK, config=TUNING, labels=LABELS), ARRAYS)
     update = decoded(content, HostUpdate)
     assert set(update.weights) == {"accelerometer", FUSION}
+    assert set(arrays_in(content)) == set(ARRAYS)
+
+
+def test_selftrain(ask: Ask):
+    task = SelftrainTask(**TASK, config=TUNING, labels=LABELS, labelled=DEVICES[:1], confidence=0.0)
+    content = ask("train.selftrain", task, ARRAYS)
+    update = decoded(content, HostUpdate)
+    assert [device.device for device in update.devices] == list(DEVICES)
     assert set(arrays_in(content)) == set(ARRAYS)
 
 
@@ -160,7 +170,7 @@ def test_moments_and_plane(ask: Ask):
         ("query.profile", ProfileTask(data=DATA), {}, "DataError", "this host has no recordings"),
         ("query.profile", ProfileTask(data=DATA), {"recordings": "/nowhere"}, "DataError", "/nowhere: expected a folder"),
         ("query.profile", ProfileTask(data=replace(DATA, modalities=("heart",))), None, "ConfigError", "data.modalities: 'synthetic' has"),
-        ("query.sums", SumsTask(data=replace(DATA, window_s=99.0), devices=DEVICES), None, "DataError", "device 'device-00001': no window"),
+        ("query.sums", replace(SUMS, data=replace(DATA, window_s=99.0)), None, "DataError", "device 'device-00001': no window"),
         ("query.sums", ProfileTask(data=DATA), None, "CodeMismatchError", "expected a SumsTask, found something else"),
         ("train.pretrain", "not json", None, "CodeMismatchError", "expected a PretrainTask"),
     ],

@@ -1,6 +1,7 @@
 """Small real objects for the tests of losses, models, training and the federation's sums."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def views() -> tuple[Tensor, Tensor]:
     return torch.nn.functional.normalize(values, dim=1), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 0])
 
 
-def tiny_config(num_modalities: int = 2, num_classes: int = 3, dropout: float = 0.0, attention: str = "diff-v1") -> ModelConfig:
+def tiny_config(num_modalities: int = 2, num_classes: int = 3, dropout: float = 0.0, **parts: Any) -> ModelConfig:
     names, channels, steps = ("accelerometer", "gyroscope", "heart"), (3, 3, 1), (40, 32, 12)
     return ModelConfig(
         modalities=tuple(ModalityShape(name=names[i], channels=channels[i], time_steps=steps[i]) for i in range(num_modalities)),
@@ -38,14 +39,14 @@ def tiny_config(num_modalities: int = 2, num_classes: int = 3, dropout: float = 
         projection=8,
         gru=4,
         gru_layers=1,
-        attention=attention,
         dropout=dropout,
+        **{"differences": False} | parts,  # so that a test can give an encoder its windows itself
     )
 
 
 @pytest.fixture
 def config() -> Callable[..., ModelConfig]:
-    """Make a model of a few thousand parameters: `config(num_modalities, num_classes, dropout, attention)`."""
+    """Make a model of a few thousand parameters: `config(num_modalities, num_classes, dropout, fusion="uniform")`."""
     return tiny_config
 
 

@@ -11,6 +11,7 @@ from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import read_run
 from server import server_app
 from server.run_config import Value, parse_run_config
+from server.stage_one import StageOne
 from simulation.in_process import InProcessHosts
 
 BODY = {"still": 0.2, "walk": 2.0, "run": 5.0}
@@ -72,7 +73,13 @@ def train(tmp_path: Path, run_config, monkeypatch: pytest.MonkeyPatch) -> Train:
     The report costs more than the rest of a run this small, so it is only drawn where a test wants it.
     """
 
-    def make(overrides: dict[str, Value] | None = None, *, hosts: InProcessHosts | None = None, report: bool = False) -> RunRecord:
+    def make(
+        overrides: dict[str, Value] | None = None,
+        *,
+        hosts: InProcessHosts | None = None,
+        report: bool = False,
+        stage_one: StageOne | None = None,
+    ) -> RunRecord:
         if not report:
             monkeypatch.setattr(server_app, "render", lambda record: f"<html>{record.info.name}</html>")
         recordings = tmp_path / "recordings"
@@ -80,7 +87,8 @@ def train(tmp_path: Path, run_config, monkeypatch: pytest.MonkeyPatch) -> Train:
         if recordings.exists():
             small |= {"data.name": "folder", "data.path": str(recordings), "data.window-s": 0.64, "data.overlap": 0.0}
         values = run_config(small | (overrides or {}), small=True)
-        return read_run(server_app.train_and_write(hosts or InProcessHosts(2), parse_run_config(values), values, lambda line: None))
+        hosts = hosts or InProcessHosts(2)
+        return read_run(server_app.train_and_write(hosts, parse_run_config(values), values, lambda line: None, stage_one))
 
     return make
 

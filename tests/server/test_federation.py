@@ -120,7 +120,7 @@ def test_a_modality_only_a_tested_subject_has_is_said_to_be_untrained(train: Tra
     assert "modality 'gyroscope': no training device has it; its encoder stays untrained" in run.notes
     arrays = load_file(tmp_path / "results" / "run" / WEIGHTS)
     assert all(np.isfinite(values).all() for values in arrays.values())
-    assert arrays["modalities.gyroscope.std"].tolist() == [1.0] * 3
+    assert arrays["modalities.gyroscope.std"].tolist() == [1.0] * 6
 
 
 def test_windows_with_nan_are_left_out_counted_and_said(train: Train, write: Write):
@@ -204,7 +204,9 @@ def test_no_labels_at_all_end_the_run_at_once(train: Train, write: Write, left_b
     assert left_behind() == []
 
 
-@pytest.mark.parametrize(("name", "message"), [("folder", "expected a folder with"), ("utd-mhad", "expected a folder, a zip or a tar archive")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("folder", "expected a folder with"), ("utd-mhad", "expected a folder, a zip or a tar archive")]
+)
 def test_a_data_set_that_is_not_there_is_named(train: Train, tmp_path: Path, name: str, message: str, left_behind: LeftBehind):
     path = tmp_path / "nowhere"
     with pytest.raises(DataError, match=rf"{path}.*{message}"):

@@ -18,7 +18,7 @@ from server.hosts import Question
 pytestmark = pytest.mark.usefixtures("_in_flower_task")
 
 Respond = Callable[[Message], Message | None]
-TASK = SumsTask(data=DataConfig(), devices=("a",))
+TASK = SumsTask(data=DataConfig(), devices=("a",), differences=False)
 
 
 class FakeGrid:

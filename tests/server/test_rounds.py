@@ -14,7 +14,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig
 from clmm_core.federated.source import client_source
-from clmm_core.models.config import ModalityShape, preset
+from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.report.records import RoundRecord, Split
 from clmm_core.report.run_folder import RunFolder, read_rounds
 from server.directory import Directory
@@ -75,7 +75,7 @@ def make_run(tmp_path: Path, run_config) -> Callable[..., Run]:
             folder=RunFolder.create(tmp_path, "run"),
             report=lambda record: None,
             split=Split(seed=0, labels_per_class=1, label_unit="trial", **names),
-            model=preset("edge", (ModalityShape(name="acc", channels=3, time_steps=32),), 2),
+            model=sized(ModelChoice(), (ModalityShape(name="acc", channels=3, time_steps=32),), 2),
             units={"acc": "m/s^2"},
             window_s=1.0,
             arrays={"modalities.acc.w": np.zeros(2, np.float32), "fusion.w": np.ones(1, np.float32)},

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from simulation.overrides import read_app_config
 
 Make = Callable[..., dict[str, Value]]
 DEFAULTS = read_app_config(Path(__file__).parents[2])
-OF_KIND = {kind: sorted(key for key, value in DEFAULTS.items() if type(value) is kind) for kind in (int, float, str)}
+OF_KIND = {kind: sorted(key for key, value in DEFAULTS.items() if type(value) is kind) for kind in (bool, int, float, str)}
 CHOICES = (
     *("labels.unit", "model.preset", "model.attention", "client.optimizer", "pretrain.decay", "finetune.decay", "pretrain.loss"),
-    *("pretrain.server-optimizer", "finetune.server-optimizer"),
+    *("pretrain.server-optimizer", "finetune.server-optimizer", "pretrain.contrast", "pretrain.aggregation"),
+    *("model.fusion", "model.branches"),
 )
 
 
@@ -51,9 +53,45 @@ def test_each_value_goes_where_its_key_says(run_config: Make):
     assert config.pretrain.local.proximal == config.finetune.local.proximal == 0.1
 
 
+def test_every_part_of_the_method_and_every_baseline_has_its_key(run_config: Make):
+    """Each default is the method; each key changes its own field and no other."""
+    default = parse_run_config(run_config())
+    model = {"attention": "softmax", "fusion": "learned", "branches": "mean", "shared": False, "differences": False}
+    model |= {"embed": 48, "layers": 3}
+    for name, value in model.items():
+        assert parse_run_config(run_config({f"model.{name}": value})) == replace(default, model=replace(default.model, **{name: value}))
+    for name, value in (("contrast", "cross-modal"), ("aggregation", "l-dawa")):
+        changed = parse_run_config(run_config({f"pretrain.{name}": value}))
+        assert changed == replace(default, pretrain=replace(default.pretrain, **{name: value}))
+    for key, changes in (
+        ("data.classes", {"classes": ("run", "hand wash")}),
+        ("data.missing-share", {"missing_share": 0.25}),
+        ("data.zero-fill", {"zero_fill": True}),
+    ):
+        (value,) = changes.values()
+        text = ", ".join(value) if isinstance(value, tuple) else value
+        assert parse_run_config(run_config({key: text})) == replace(default, data=replace(default.data, **changes))
+    pooled = parse_run_config(run_config({"client.pooled": True}))
+    stages = {name: getattr(default, name) for name in ("pretrain", "finetune", "personal")}
+    assert pooled == replace(default, **{name: replace(stage, local=replace(stage.local, pooled=True)) for name, stage in stages.items()})
+
+
+def test_self_training_takes_its_rounds_and_otherwise_what_stage_two_takes(run_config: Make):
+    config = parse_run_config(run_config({"selftrain.rounds": 4, "selftrain.confidence": 0.9, "finetune.participation": 0.5}))
+    assert config.selftrain_stage == replace(config.finetune_stage, rounds=4)
+    assert (config.selftrain_stage.participation, config.confidence) == (0.5, 0.9)
+    assert parse_run_config(run_config()).selftrain_stage.rounds == 0, "off unless asked for"
+
+
 def test_the_seed_goes_everywhere(run_config: Make):
-    config = parse_run_config(run_config({"seed": 5}))
+    config = parse_run_config(run_config({"seed": 5, "data.name": "synthetic"}))
     assert {config.seed, config.data.seed, config.split.seed, config.labels.seed, config.personal_labels.seed} == {5}
+
+
+def test_recordings_that_no_seed_touches_are_the_same_for_every_seed(run_config: Make):
+    """So that runs of several seeds in one process cut their windows once."""
+    assert parse_run_config(run_config({"seed": 5})).data == parse_run_config(run_config({"seed": 6})).data
+    assert parse_run_config(run_config({"seed": 5, "data.missing-share": 0.5})).data.seed == 5
 
 
 @pytest.mark.parametrize(
@@ -94,9 +132,23 @@ def test_a_number_is_finite_and_nothing_else(run_config: Make, key: str, value: 
 
 @pytest.mark.parametrize("key", OF_KIND[float])
 def test_a_whole_number_can_stand_for_any_number(run_config: Make, key: str):
-    whole = 0 if key in ("augment.crop", "augment.channel-dropout", "augment.modality-dropout", "model.dropout", "data.overlap") else 1
+    below_one = (
+        "augment.crop",
+        "augment.channel-dropout",
+        "augment.modality-dropout",
+        "model.dropout",
+        "data.overlap",
+        "data.missing-share",
+    )
+    whole = 0 if key in below_one else 1
     values = run_config({key: 0 if key.endswith("momentum") else whole})
     assert parse_run_config(values) == parse_run_config({**values, key: float(values[key])})
+
+
+@pytest.mark.parametrize("key", OF_KIND[bool])
+@pytest.mark.parametrize("value", [0, 1, 0.0, "true", "False", ""])
+def test_true_or_false_is_nothing_else(run_config: Make, key: str, value: Value):
+    assert refused(run_config({key: value})) == f"{key}: expected true or false, found {value!r}"
 
 
 @pytest.mark.parametrize("key", [key for key in OF_KIND[str] if key not in (*CHOICES, "data.name")])
@@ -118,6 +170,8 @@ def test_a_choice_lists_what_is_possible(run_config: Make, key: str, value: Valu
         *(("seed", -1), ("data.name", "sparr"), ("data.window-s", -1.0), ("data.overlap", 1.0), ("data.num-devices", 0)),
         *(("split.num-test", -1), ("split.num-validation", -1), ("labels.num-devices", -1), ("labels.num-devices", 0)),
         *(("labels.per-class", -1), ("personalise.per-class", -1)),
+        *(("data.classes", "walk"), ("data.missing-share", 1.0), ("data.missing-share", -0.5)),
+        *(("model.embed", -16), ("model.embed", 40), ("model.layers", -1), ("selftrain.rounds", -1), ("selftrain.confidence", 1.5)),
         *(("model.dropout", -0.1), ("model.dropout", 1.0), ("client.weight-decay", -0.1), ("client.proximal", -0.1)),
         *(("augment.rotation-deg", -1.0), ("augment.scale", -0.1), ("augment.jitter", -0.1), ("augment.time-warp", -0.1)),
         *(("augment.crop", 1.0), ("augment.channel-dropout", 1.0), ("augment.modality-dropout", -0.1)),
@@ -137,7 +191,7 @@ def test_a_choice_lists_what_is_possible(run_config: Make, key: str, value: Valu
 def test_a_value_out_of_range_names_its_key_and_what_was_found(run_config: Make, key: str, value: Value):
     message = refused(run_config({key: value}))
     assert f"{key}: expected" in message
-    assert f"found {value!r}" in message or f"found '{value}'" in message
+    assert f"found {value!r}" in message or f"found '{value}'" in message or f"found {value} alone" in message
 
 
 @pytest.mark.parametrize("name", ["folder", "utd-mhad"])

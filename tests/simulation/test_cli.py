@@ -45,7 +45,15 @@ def small_run() -> RunRecord:
         embedding=Embedding(),
         quality={"accelerometer": 1.0},
         card=ModelCard(
-            modalities={}, window_s=2.0, classes=("a", "b"), mean={}, std={}, architecture={}, num_parameters=1, trained_on="nothing"
+            modalities={},
+            window_s=2.0,
+            classes=("a", "b"),
+            mean={},
+            std={},
+            architecture={},
+            num_parameters=1,
+            flops_a_window=0,
+            trained_on="nothing",
         ),
     )
 

@@ -14,7 +14,7 @@ from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import draw_labelled
 from clmm_core.federated.arrays import Arrays
 from clmm_core.models.clmm import Clmm
-from clmm_core.models.config import ModalityShape, preset
+from clmm_core.models.config import ModalityShape, sized
 from clmm_core.report.records import RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder
 from clmm_core.seeds import generator, seeded
@@ -96,6 +96,13 @@ def assert_close(one: Arrays, other: Arrays, tolerance: float) -> None:
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=tolerance, err_msg=name)
 
 
+def with_differences(samples: np.ndarray) -> np.ndarray:
+    """Every channel, then every channel's mean of the steps to and from each sample; a step over the edge of the window is 0."""
+    steps = np.diff(samples, axis=2)
+    into, out_of = np.pad(steps, ((0, 0), (0, 0), (1, 0))), np.pad(steps, ((0, 0), (0, 0), (0, 1)))
+    return np.concatenate([samples, (into + out_of) / 2], axis=1)
+
+
 @dataclass
 class Central:
     """Both stages without a federation, on one device's windows: all of them in every step, gradient descent by hand."""
@@ -107,14 +114,14 @@ class Central:
 
     def train(self) -> Arrays:
         shapes = tuple(ModalityShape(name=name, channels=3, time_steps=350) for name in MODALITIES)
-        self.model = Clmm(preset("edge", shapes, len(self.classes), dropout=self.config.model.dropout))
+        self.model = Clmm(sized(self.config.model, shapes, len(self.classes)))
         start = new_arrays(self.model.config, self.config.seed)
         self.model.load_state_dict({name: torch.from_numpy(values) for name, values in start.items()})
         windows = device_windows(self.config.data, self.device)
         self.streams = {name: torch.from_numpy(values) for name, values in windows.streams.items()}
         self.present = {name: torch.from_numpy(mask) for name, mask in windows.present.items()}
         for name in MODALITIES:
-            samples = windows.streams[name][windows.present[name]].astype(np.float64)
+            samples = with_differences(windows.streams[name][windows.present[name]].astype(np.float64))
             self.model.part(name).mean.copy_(torch.from_numpy(samples.mean(axis=(0, 2))))
             self.model.part(name).std.copy_(torch.from_numpy(samples.std(axis=(0, 2))))
         stage_one, stage_two = self.config.pretrain_stage.rounds, self.config.finetune_stage.rounds
@@ -225,14 +232,14 @@ def test_devices_without_a_gyroscope_leave_its_encoder_as_the_owners_mean(run: R
     outcome = run(1, split | {"pretrain.rounds": 1, "finetune.rounds": 0})
     assert set(outcome.record.split.training) == {*owners, *lacking}
     shapes = tuple(ModalityShape(name=name, channels=3, time_steps=350) for name in MODALITIES)
-    model = preset("edge", shapes, len(outcome.record.split.classes), dropout=outcome.config.model.dropout)
+    model = sized(outcome.config.model, shapes, len(outcome.record.split.classes))
     start = new_arrays(model, 0) | {name: values for name, values in outcome.arrays.items() if name.endswith((".mean", ".std"))}
     settings = {"data": outcome.config.data, "model": model, "classes": outcome.record.split.classes, "seed": 0, "server_round": 1}
     _, update = pretrain_cohort(PretrainTask(**settings, devices=owners, config=outcome.config.pretrain), start)
     for name in start:
         if name.startswith("modalities.gyroscope.") and name in update:
             np.testing.assert_array_equal(outcome.arrays[name], start[name] + update[name], err_msg=name)
-    samples = np.concatenate([device_windows(outcome.config.data, owner).streams["gyroscope"] for owner in owners])
+    samples = with_differences(np.concatenate([device_windows(outcome.config.data, owner).streams["gyroscope"] for owner in owners]))
     np.testing.assert_allclose(outcome.arrays["modalities.gyroscope.mean"], samples.mean(axis=(0, 2)), rtol=1e-4, atol=1e-6)
     encoder = "modalities.accelerometer.encoder.positions"
     assert not np.array_equal(outcome.arrays[encoder], start[encoder] + update[encoder])  # the others do train what they have

@@ -27,13 +27,23 @@ from clmm_core.federated.messages import (
     ModalityProfile,
     PlanePoint,
 )
-from clmm_core.models.config import ModalityShape, preset
+from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.training import tasks
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.pretrain import PretrainConfig
-from clmm_core.training.tasks import EvaluateTask, FinetuneTask, MomentsTask, PlaneTask, PretrainTask, ProfileTask, QualityTask, SumsTask
+from clmm_core.training.tasks import (
+    EvaluateTask,
+    FinetuneTask,
+    MomentsTask,
+    PlaneTask,
+    PretrainTask,
+    ProfileTask,
+    QualityTask,
+    SelftrainTask,
+    SumsTask,
+)
 
 LEFT_OUT = (LeftOut(device="anna", reason="no window: “record” longer"),)
 MODALITY = ModalityProfile(channels=3, time_steps=128, num_windows=7, unit="m/s²")
@@ -41,11 +51,15 @@ PROFILE = DeviceProfile(device="anna", num_windows=9, modalities={"accelerometer
 SUMS = ChannelSums(count=1280.0, total=(0.1 + 0.2, -1e300, 5e-324), squares=(1.0, 2.0, 1 / 3))
 COUNTS = Counts(confusion=((3, 1), (0, 2)), calibration=((4.0, 2.5, 3.0),))
 EVALUATION = DeviceEvaluation(device="anna", modalities=("accelerometer",), counts=COUNTS, personal_before=COUNTS)
-LOCAL = LocalConfig(epochs=3, batch_size=8, learning_rate=1e-3, optimizer="sgd", proximal=0.1)
-DATA = DataConfig(name="folder", path="C:\\Müller's data", modalities=("a+b", "c"), window_s=2.56)
+LOCAL = LocalConfig(epochs=3, batch_size=8, learning_rate=1e-3, optimizer="sgd", proximal=0.1, pooled=True)
+DATA = DataConfig(name="folder", path="C:\\Müller's data", modalities=("a+b", "c"), window_s=2.56, classes=("run", "walk"), zero_fill=True)
 MODEL = {
     "data": DATA,
-    "model": preset("edge", (ModalityShape(name="a+b", channels=6, time_steps=100),), 5, attention="diff-v2"),
+    "model": sized(
+        ModelChoice(attention="diff-v2", fusion="uniform", branches="mean", shared=False),
+        (ModalityShape(name="a+b", channels=6, time_steps=100),),
+        5,
+    ),
     "classes": ("run", "walk"),
     "seed": 2**62,
     "server_round": 4,
@@ -63,9 +77,10 @@ EXAMPLES = [
     HostMoments(num_windows=5),
     HostPlane(points=(PlanePoint(device="anna", label="", x=-0.5, y=1e-9),)),
     ProfileTask(data=DATA),
-    SumsTask(data=DATA, devices=()),
-    PretrainTask(**MODEL, config=PretrainConfig(local=LOCAL, loss="tcl", num_views=3)),
+    SumsTask(data=DATA, devices=(), differences=True),
+    PretrainTask(**MODEL, config=PretrainConfig(local=LOCAL, contrast="cross-modal", loss="tcl", num_views=3, aggregation="l-dawa")),
     FinetuneTask(**MODEL, config=FINETUNE, labels=LABELS),
+    SelftrainTask(**MODEL, config=FINETUNE, labels=LABELS, labelled=("anna",), confidence=0.8),
     QualityTask(**MODEL),
     EvaluateTask(**MODEL, labelled=("anna",), labels=LABELS, personalise=("ben",), personal_labels=LABELS, personal_config=FINETUNE),
     MomentsTask(**MODEL, points_per_device=7),

@@ -1,4 +1,4 @@
-"""The one fused attention call against the two explicit maps of the paper, head by head."""
+"""The one fused attention call against the explicit maps of the papers, head by head."""
 
 import math
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from clmm_core.models.attention import DifferentialAttentionV1, DifferentialAttentionV2, initial_lambda
+from clmm_core.models.attention import DifferentialAttentionV1, DifferentialAttentionV2, SoftmaxAttention, initial_lambda
 
 B, N, EMBED, HEADS = 3, 7, 16, 2
+Attention = DifferentialAttentionV1 | DifferentialAttentionV2 | SoftmaxAttention
 
 
 @pytest.fixture
@@ -16,8 +17,8 @@ def tokens() -> Tensor:
     return torch.randn(B, N, EMBED, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(params=[DifferentialAttentionV1, DifferentialAttentionV2])
-def attention(request: pytest.FixtureRequest) -> DifferentialAttentionV1 | DifferentialAttentionV2:
+@pytest.fixture(params=[DifferentialAttentionV1, DifferentialAttentionV2, SoftmaxAttention])
+def attention(request: pytest.FixtureRequest) -> Attention:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return request.param(EMBED, HEADS, layer=1)
@@ -63,27 +64,41 @@ def explicit_v2(layer: DifferentialAttentionV2, x: Tensor) -> Tensor:
     return torch.stack(windows)
 
 
-def test_attention_equals_the_two_maps(attention: DifferentialAttentionV1 | DifferentialAttentionV2, tokens: Tensor):
-    explicit = explicit_v1 if isinstance(attention, DifferentialAttentionV1) else explicit_v2
-    torch.testing.assert_close(attention(tokens), explicit(attention, tokens), atol=1e-6, rtol=1e-6)
+def explicit_softmax(layer: SoftmaxAttention, x: Tensor) -> Tensor:
+    """Vaswani et al. 2017, eq. 1 in each head."""
+    K = EMBED // HEADS
+    windows = []
+    for window in x:
+        Q, keys, V = window @ layer.query.weight.T, window @ layer.key.weight.T, window @ layer.value.weight.T
+        own = [slice(h * K, (h + 1) * K) for h in range(HEADS)]
+        heads = [attention_map(Q[:, columns], keys[:, columns]) @ V[:, columns] for columns in own]
+        windows.append(torch.cat(heads, dim=1) @ layer.out.weight.T)
+    return torch.stack(windows)
 
 
-def test_gradients_equal_those_of_the_two_maps(attention: DifferentialAttentionV1 | DifferentialAttentionV2, tokens: Tensor):
+EXPLICIT = {DifferentialAttentionV1: explicit_v1, DifferentialAttentionV2: explicit_v2, SoftmaxAttention: explicit_softmax}
+
+
+def test_attention_equals_the_explicit_maps(attention: Attention, tokens: Tensor):
+    torch.testing.assert_close(attention(tokens), EXPLICIT[type(attention)](attention, tokens), atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_equal_those_of_the_explicit_maps(attention: Attention, tokens: Tensor):
     parameters = [p for name, p in attention.named_parameters() if name != "lambda_vectors"]  # the oracle takes lambda as a number
-    explicit = explicit_v1 if isinstance(attention, DifferentialAttentionV1) else explicit_v2
+    explicit = EXPLICIT[type(attention)]
     ours = torch.autograd.grad(attention(tokens).square().sum(), parameters)
     theirs = torch.autograd.grad(explicit(attention, tokens).square().sum(), parameters)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_lambda_gets_a_gradient(attention: DifferentialAttentionV1 | DifferentialAttentionV2, tokens: Tensor):
+def test_every_parameter_gets_a_gradient(attention: Attention, tokens: Tensor):
     attention(tokens).square().sum().backward()
-    learned = attention.lambda_vectors if isinstance(attention, DifferentialAttentionV1) else attention.to_lambda.weight
-    assert learned.grad is not None
-    assert learned.grad.abs().min() > 0
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().min() > 0, name
 
 
-def test_tokens_see_each_other_but_not_other_windows(attention: DifferentialAttentionV1 | DifferentialAttentionV2, tokens: Tensor):
+def test_tokens_see_each_other_but_not_other_windows(attention: Attention, tokens: Tensor):
     changed = tokens.clone()
     changed[1, -1] += 1
     difference = (attention(changed) - attention(tokens)).abs().amax(dim=2)  # [B, N]
@@ -100,5 +115,16 @@ def test_lambda_starts_as_in_the_paper(layer: int, expected: float):
     assert attention.current_lambda().item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_neither_version_has_a_bias(attention: DifferentialAttentionV1 | DifferentialAttentionV2):
+def test_none_has_a_bias(attention: Attention):
     assert not [name for name, _ in attention.named_parameters() if "bias" in name]
+
+
+@pytest.mark.parametrize(("embed", "heads"), [(64, 4), (128, 4)])
+def test_plain_attention_has_as_many_parameters_but_for_lambda_and_the_norm(embed: int, heads: int):
+    """The comparison is about the map, not about size: at both presets' sizes less than 1 percent apart."""
+    first, plain = (
+        sum(p.numel() for p in kind(embed, heads, layer=0).parameters()) for kind in (DifferentialAttentionV1, SoftmaxAttention)
+    )
+    head_size = embed // heads // 2
+    assert first - plain == 4 * head_size + 2 * head_size
+    assert plain > 0.99 * first

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -8,11 +9,22 @@ from torch.nn.functional import normalize
 
 from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.models.config import ModalityShape, ModelConfig
+from clmm_core.models.config import Attention, Branches, Fusion, ModalityShape, ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors
 
 MakeModel = Callable[..., Clmm]
 MakeWindows = Callable[..., DeviceTensors]
+PARTS = [
+    *({"attention": name} for name in get_args(Attention)),
+    *({"fusion": name} for name in get_args(Fusion)),
+    *({"branches": name} for name in get_args(Branches)),
+    {"shared": False},
+    {"differences": True},
+    {"attention": "softmax", "fusion": "uniform", "branches": "linear", "shared": False},
+    {"attention": "softmax", "fusion": "uniform", "branches": "recurrent", "shared": False},
+]
+HEADS = {"gated": {"head.linear", "head.recurrent"}, "linear": {"head.linear"}, "recurrent": {"head.recurrent"}}
+HEADS["mean"] = HEADS["gated"]
 
 
 def gone(mask: Tensor, rows: list[int]) -> Tensor:
@@ -35,6 +47,19 @@ def test_the_model_normalises_itself(model: MakeModel, toy_windows: MakeWindows)
         scaled.part(name).mean.add_(torch.tensor([offset, 0.0, 0.0]))
     other = {name: values * scaled.part(name).std[:, None] + scaled.part(name).mean[:, None] for name, values in windows.streams.items()}
     torch.testing.assert_close(scaled(other, windows.present), plain(windows.streams, windows.present), atol=1e-4, rtol=1e-4)
+
+
+def test_differences_are_taken_in_physical_units_and_normalised_apart(model: MakeModel, toy_windows: MakeWindows):
+    windows, network = toy_windows(4), model(differences=True)
+    part = network.part("gyroscope")
+    part.mean.copy_(torch.arange(6.0))
+    part.std.copy_(torch.tensor([2.0, 2.0, 2.0, 0.1, 0.1, 0.1]))
+    present = windows.present | {"gyroscope": gone(windows.present["gyroscope"], [1])}
+    normal = network.normalise(windows.streams, present)["gyroscope"]
+    samples = windows.streams["gyroscope"][0, 2]
+    torch.testing.assert_close(normal[0, 2], (samples - 2) / 2)
+    torch.testing.assert_close(normal[0, 5, 1:-1], ((samples[2:] - samples[:-2]) / 2 - 5) / 0.1)
+    assert not normal[1].any()
 
 
 def test_normalised_windows_are_0_where_absent(model: MakeModel, toy_windows: MakeWindows):
@@ -95,11 +120,74 @@ def test_an_absent_modality_gets_no_gradient(model: MakeModel, toy_windows: Make
             assert parameter.grad.isfinite().all(), name
 
 
-def test_all_parts_learn_in_every_step(model: MakeModel, toy_windows: MakeWindows):
-    windows, network = toy_windows(6), model()
-    outputs = network.classify(windows.streams, windows.present)
+@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "-".join(map(str, parts.values())))
+def test_all_parts_learn_in_every_step(model: MakeModel, toy_windows: MakeWindows, parts: dict[str, Any]):
+    windows, network = toy_windows(6), model(**parts)
+    outputs = network.classify(network.normalise(windows.streams, windows.present), windows.present)
     PrimaryAuxiliaryLoss()(outputs.primary, outputs.auxiliary, windows.present, windows.classes).backward()
-    assert [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
+    still = {name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    # Projections are stage one's; stage two sees them through the shared feature.
+    assert still == {name for name, _ in network.named_parameters() if ".projection." in name and not network.config.shared}
+
+
+@pytest.mark.parametrize("branches", get_args(Branches))
+@pytest.mark.parametrize("shared", [True, False])
+def test_there_is_a_head_for_every_feature_there_is(model: MakeModel, toy_windows: MakeWindows, branches: str, shared: bool):
+    windows, network = toy_windows(6), model(branches=branches, shared=shared)
+    expected = {*HEADS[branches], *(["head.shared"] if shared else [])}
+    outputs = network.classify(windows.streams, windows.present)
+    assert outputs.auxiliary.keys() == {*expected, "accelerometer", "gyroscope"}
+    assert {logits.shape for logits in outputs.auxiliary.values()} == {(6, 3)}
+    assert {f"head.{name}" for name in network.auxiliary} == expected
+    assert outputs.primary.shape == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("parts", "lost"),
+    [
+        ({"fusion": "uniform"}, ("fusion.",)),
+        ({"fusion": "learned"}, ()),
+        ({"branches": "mean"}, ("branches.gate.",)),
+        ({"branches": "linear"}, ("branches.gate.", "branches.gru.", "branches.recurrent.", "auxiliary.recurrent.")),
+        ({"branches": "recurrent"}, ("branches.gate.", "branches.linear.", "auxiliary.linear.")),
+        ({"shared": False}, ("shared_norm.", "auxiliary.shared.")),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_a_part_that_is_off_is_gone_and_nothing_else(model: MakeModel, parts: dict[str, Any], lost: tuple[str, ...]):
+    whole, less = model().state_dict(), model(**parts).state_dict()
+    assert less.keys() == {name for name in whole if not name.startswith(lost)}
+    resized = {name for name in less if less[name].shape != whole[name].shape}
+    assert resized == ({"primary.0.weight"} if "shared" in parts else set())
+
+
+def test_without_the_shared_feature_the_projections_do_not_speak(model: MakeModel, toy_windows: MakeWindows):
+    """The primary head sees the specific feature alone: stage one reaches it through the encoders only."""
+    for shared in (True, False):
+        windows, network = toy_windows(6), model(shared=shared).eval()
+        before = network(windows.streams, windows.present)
+        with torch.no_grad():
+            for name in windows.streams:
+                network.part(name).projection[0].weight.neg_()
+        assert torch.equal(network(windows.streams, windows.present), before) != shared
+
+
+def test_only_quality_guided_fusion_looks_at_the_measured_quality(model: MakeModel, toy_windows: MakeWindows):
+    windows = toy_windows(6)
+    for fusion in ("quality-guided", "learned"):
+        network = model(fusion=fusion).eval()
+        before = network(windows.streams, windows.present)
+        network.fusion.quality.copy_(torch.tensor([0.05, 0.95]))
+        assert torch.equal(network(windows.streams, windows.present), before) == (fusion == "learned")
+
+
+def test_uniform_weights_leave_out_what_a_window_lacks(model: MakeModel, toy_windows: MakeWindows):
+    """A window without a gyroscope gives the accelerometer's tokens whole to the branches, one with both half of each."""
+    windows, network, seen = toy_windows(4), model(fusion="uniform").eval(), []
+    network.branches.register_forward_hook(lambda _, args, __: seen.append(args[1]))
+    present = windows.present | {"gyroscope": gone(windows.present["gyroscope"], [1, 3])}
+    assert network(windows.streams, present).isfinite().all()
+    assert seen[0].tolist() == [[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [1.0, 0.0]]
 
 
 def test_a_window_does_not_depend_on_the_rest_of_its_batch(model: MakeModel, toy_windows: MakeWindows):

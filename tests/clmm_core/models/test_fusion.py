@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clmm_core.models.fusion import QualityGuidedAttention
+from clmm_core.models.fusion import QualityGuidedAttention, UniformWeights
 
 M, EMBED = 3, 4
 PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [True, True, False]])
@@ -74,3 +74,25 @@ def test_gradients_are_finite_where_modalities_are_absent(attention: QualityGuid
     attention(embeddings, PRESENT).square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in attention.parameters())
     assert embeddings.grad.isfinite().all()
+
+
+def test_a_quality_share_of_0_leaves_the_weights_to_the_network_alone(attention: QualityGuidedAttention, embeddings: Tensor):
+    attention.quality_share = 0.0
+    weights = attention(embeddings, PRESENT)
+    for i, present in enumerate(PRESENT.tolist()):
+        scores = attention.score(embeddings[i].flatten()[None])[0].tolist()
+        exponentials = [math.exp(score) * here for score, here in zip(scores, present, strict=True)]
+        assert weights[i].tolist() == pytest.approx([value / sum(exponentials) for value in exponentials], abs=1e-6)
+    attention.quality.copy_(torch.tensor([0.01, 0.01, 0.98]))
+    assert torch.equal(attention(embeddings, PRESENT), weights)
+
+
+def test_uniform_weights_are_the_same_for_every_modality_a_window_has(embeddings: Tensor):
+    weights = UniformWeights()(embeddings, PRESENT)
+    assert weights.tolist() == [pytest.approx(row) for row in ([1 / 3] * 3, [0.5, 0, 0.5], [0, 1, 0], [0.5, 0.5, 0])]
+    assert weights.dtype == embeddings.dtype
+    assert torch.equal(UniformWeights()(10 * embeddings, PRESENT), weights)
+
+
+def test_uniform_weights_have_nothing_to_learn_or_to_send():
+    assert not UniformWeights().state_dict()

@@ -78,7 +78,12 @@ def make_fake_run(*, subjects: int = 10, classes: tuple[str, ...] = EXERCISES, s
     made = {"versions": {"clmm": "0.1.0", "torch": "2.11.0"}, "machine": "2 cores, 23 GiB", "started_at": "2026-11-23T18:00:00Z"}
     statistics = {"mean": {"accelerometer": (0.1, 0.2, 9.8)}, "std": {"accelerometer": (1.0, 1.1, 1.2)}}
     sensors = {"accelerometer": {"channels": 3, "time_steps": 100, "rate_hz": 50, "unit": "m/s^2"}}
-    size = {"architecture": {"preset": "edge"}, "num_parameters": 160384, "trained_on": "SPAR, 6 training devices, 2 of them labelled."}
+    size = {
+        "architecture": {"preset": "edge"},
+        "num_parameters": 160384,
+        "flops_a_window": 5_000_000,
+        "trained_on": "SPAR, 6 training devices, 2 of them labelled.",
+    }
     return records.RunRecord(
         info=records.RunInfo(name="spar-seed1", run_config=config, **made),
         split=records.Split(seed=seed, **split, labels_per_class=5, label_unit="window"),

@@ -82,6 +82,7 @@ def run_records() -> st.SearchStrategy[RunRecord]:
         std=st.dictionaries(MODALITIES, tuples(FINITE), max_size=2),
         architecture=st.dictionaries(TEXTS, COUNTS | FINITE | TEXTS, max_size=2),
         num_parameters=COUNTS,
+        flops_a_window=COUNTS,
         trained_on=TEXTS,
         licence=TEXTS,
     )

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.messages import HostUpdate
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import generator, seeded
-from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors
+from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort, selftrain_cohort
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
+from clmm_core.training.evaluate import predict
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
 from clmm_core.training.pretrain import PretrainConfig, pretrain_device
+from clmm_core.training.pseudo_labels import pseudo_labelled
 from clmm_core.training.quality import hopkins
-from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask
+from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask
 
 Settings = Callable[..., dict[str, Any]]
 LOCAL = LocalConfig(epochs=1, batch_size=6, learning_rate=0.001)
@@ -35,8 +38,8 @@ def pretrain_task(settings: Settings, *devices: int, config: PretrainConfig = PR
     return PretrainTask(**settings(*devices), config=config)
 
 
-def finetune_task(settings: Settings, *devices: int) -> FinetuneTask:
-    return FinetuneTask(**settings(*devices), config=FINETUNE, labels=LABELS)
+def finetune_task(settings: Settings, *devices: int, config: FinetuneConfig = FINETUNE) -> FinetuneTask:
+    return FinetuneTask(**settings(*devices), config=config, labels=LABELS)
 
 
 def windows_of(settings: Settings, number: int) -> DeviceTensors:
@@ -44,17 +47,28 @@ def windows_of(settings: Settings, number: int) -> DeviceTensors:
     return device_tensors(device_windows(task["data"], task["devices"][0]), task["classes"])
 
 
-def trained_alone(settings: Settings, stage: str, number: int, arrays: Arrays) -> Arrays:
-    """One device's update, by hand: local minus global."""
-    task, windows = settings(number), windows_of(settings, number)
+def labelled_of(settings: Settings, number: int) -> DeviceTensors:
+    task = settings(number)
+    rows, _ = draw_labelled(device_windows(task["data"], task["devices"][0]), task["classes"], LABELS)
+    return windows_of(settings, number).select(torch.from_numpy(rows))
+
+
+def trained_on(settings: Settings, stage: str, windows: DeviceTensors, arrays: Arrays, *numbers: int) -> Arrays:
+    """What these devices' windows make of the global arrays, with the random numbers of their training."""
+    task = settings(*numbers)
     model = load_arrays(task["model"], arrays)
-    with seeded(4, stage, 3, task["devices"][0]) as draws:
+    with seeded(4, stage, 3, *task["devices"]) as draws:
         if stage == "pretrain":
             pretrain_device(model, windows, PRETRAIN, draws)
         else:
-            rows, _ = draw_labelled(device_windows(task["data"], task["devices"][0]), task["classes"], LABELS)
-            finetune_device(model, windows.select(torch.from_numpy(rows)), FINETUNE, draws)
-    return {name: values - arrays[name] for name, values in arrays_of(model).items()}
+            finetune_device(model, windows, FINETUNE, draws)
+    return arrays_of(model)
+
+
+def trained_alone(settings: Settings, stage: str, number: int, arrays: Arrays) -> Arrays:
+    """One device's update, by hand: local minus global."""
+    windows = windows_of(settings, number) if stage == "pretrain" else labelled_of(settings, number)
+    return {name: values - arrays[name] for name, values in trained_on(settings, stage, windows, arrays, number).items()}
 
 
 def assert_same(one: Arrays, other: Arrays, tolerance: float = 0.0) -> None:
@@ -145,6 +159,162 @@ def test_a_device_whose_training_diverges_does_not_spoil_its_host(settings: Sett
     (left_out,) = reply.left_out
     assert left_out.device == "device-00004"
     assert "diverged" in left_out.reason
+
+
+def joined(devices: list[DeviceTensors]) -> DeviceTensors:
+    """Windows of all devices, one after the other; where a device has no gyroscope stand zeros, marked absent."""
+    nothing = torch.zeros(3, 350)
+    rows = [(windows, i) for windows in devices for i in range(len(windows))]
+    streams = {
+        name: torch.stack([windows.streams[name][i] if name in windows.streams else nothing for windows, i in rows])
+        for name in ("accelerometer", "gyroscope")
+    }
+    present = {name: torch.tensor([name in w.present and bool(w.present[name][i]) for w, i in rows]) for name in streams}
+    return DeviceTensors(streams, present, torch.cat([windows.classes for windows in devices]))
+
+
+POOLED = replace(LOCAL, pooled=True)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_pooled_devices_train_as_one_on_all_their_windows(settings: Settings, stage: str):
+    """Devices 0 (no gyroscope), 1 (some windows lack either sensor) and 3: plain training on the joined windows, to the bit."""
+    arrays, numbers = global_arrays(settings), (0, 1, 3)
+    if stage == "pretrain":
+        reply, update = pretrain_cohort(pretrain_task(settings, *numbers, config=replace(PRETRAIN, local=POOLED)), arrays)
+        devices = [windows_of(settings, number) for number in numbers]
+    else:
+        reply, update = finetune_cohort(finetune_task(settings, *numbers, config=replace(FINETUNE, local=POOLED)), arrays)
+        devices = [labelled_of(settings, number) for number in numbers]
+    windows = joined(devices)
+    central = trained_on(settings, stage, windows, arrays, *numbers)
+    assert set(update) == {name for name in arrays if stage == "finetune" or is_stage_one(name)}
+    for name, values in update.items():
+        assert np.array_equal(values, central[name] - arrays[name]), name
+    parts = {name: float(mask.sum()) for name, mask in windows.present.items()}
+    assert reply.weights == parts | ({FUSION: float(len(windows))} if stage == "finetune" else {})
+    assert [row.num_windows for row in reply.devices] == [len(each) for each in devices]
+    assert [row.device for row in reply.devices] == list(settings(*numbers)["devices"])
+    assert len({row.loss for row in reply.devices}) == 1
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_device_pooled_alone_trains_as_any_device(settings: Settings, stage: str):
+    arrays = global_arrays(settings)
+    if stage == "pretrain":
+        answers = [pretrain_cohort(pretrain_task(settings, 1, config=replace(PRETRAIN, local=local)), arrays) for local in (LOCAL, POOLED)]
+    else:
+        answers = [finetune_cohort(finetune_task(settings, 1, config=replace(FINETUNE, local=local)), arrays) for local in (LOCAL, POOLED)]
+    (apart, update), (together, update_together) = answers
+    assert apart == together
+    assert_same(update, update_together)
+
+
+def test_pooled_hosts_count_by_their_windows(settings: Settings):
+    """Devices pooled on a host weigh as much as they would apart, so the server's mean over hosts is one over windows."""
+    arrays, config = global_arrays(settings), replace(PRETRAIN, local=POOLED)
+    (first, one), (second, other) = (pretrain_cohort(pretrain_task(settings, *n, config=config), arrays) for n in ((0, 1), (3,)))
+    apart, _ = pretrain_cohort(pretrain_task(settings, 0, 1, 3), arrays)
+    total = WeightedSum()
+    total.add(one, first.weights)
+    total.add(other, second.weights)
+    assert total.weights == apart.weights
+    name = "modalities.gyroscope.projection.0.weight"
+    np.testing.assert_allclose(total.mean()[name], (10 * one[name] + 12 * other[name]) / 22, rtol=0, atol=1e-8)
+
+
+def test_pooled_devices_that_cannot_train_are_named_each(settings: Settings):
+    task = settings(3, 4) | {"classes": ("fly", "swim")}
+    reply, update = finetune_cohort(FinetuneTask(**task, config=replace(FINETUNE, local=POOLED), labels=LABELS), global_arrays(settings))
+    assert (reply.devices, reply.weights, update) == ((), {}, {})
+    assert [each.device for each in reply.left_out] == ["device-00003", "device-00004"]
+    local = replace(POOLED, optimizer="sgd", learning_rate=1e30)
+    reply, update = pretrain_cohort(pretrain_task(settings, 3, 4, config=replace(PRETRAIN, local=local)), global_arrays(settings))
+    assert (reply.devices, reply.weights, update) == ((), {}, {})
+    assert [(each.device, "diverged" in each.reason) for each in reply.left_out] == [("device-00003", True), ("device-00004", True)]
+
+
+def test_l_dawa_averages_locals_scaled_by_their_cosine_with_the_global_arrays(settings: Settings):
+    arrays = global_arrays(settings)
+    reply, update = pretrain_cohort(pretrain_task(settings, 0, 3, config=replace(PRETRAIN, aggregation="l-dawa")), arrays)
+    plain, plain_update = pretrain_cohort(pretrain_task(settings, 0, 3), arrays)
+    assert reply == plain
+    alone = {number: trained_alone(settings, "pretrain", number, arrays) for number in (0, 3)}
+    for name, values in update.items():
+        owners = (3,) if part_of(name) == "gyroscope" else (0, 3)
+        start = arrays[name].astype(np.float64)
+        locals_ = [start + alone[number][name] for number in owners]
+        lengths = [np.linalg.norm(local) * np.linalg.norm(start) for local in locals_]
+        cosines = [(local * start).sum() / length if length else 1.0 for local, length in zip(locals_, lengths, strict=True)]
+        expected = sum(cosine * local for cosine, local in zip(cosines, locals_, strict=True)) / len(owners) - start
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6, err_msg=name)
+    assert any(np.abs(values - plain_update[name]).max() > 1e-5 for name, values in update.items())
+    normalisation = [name for name in update if name.endswith((".mean", ".std"))]
+    assert not any(update[name].any() for name in normalisation), "untouched, so of cosine 1"
+
+
+def test_with_zero_fill_a_device_trains_the_encoder_of_a_sensor_it_lacks(settings: Settings):
+    task, arrays = settings(0), global_arrays(settings)
+    filled = task | {"data": replace(task["data"], zero_fill=True)}
+    windows = zero_filled(windows_of(settings, 0), load_arrays(task["model"], arrays))
+    reply, update = pretrain_cohort(PretrainTask(**filled, config=PRETRAIN), arrays)
+    assert reply.weights == {"accelerometer": 12, "gyroscope": 12}
+    central = trained_on(settings, "pretrain", windows, arrays, 0)
+    assert all(np.array_equal(values, central[name] - arrays[name]) for name, values in update.items())
+    assert update["modalities.gyroscope.projection.0.weight"].any()
+    reply, update = finetune_cohort(FinetuneTask(**filled, config=FINETUNE, labels=LABELS), arrays)
+    assert reply.weights == {"accelerometer": 6, "gyroscope": 6, FUSION: 6}
+    assert update["modalities.gyroscope.head.weight"].any()
+
+
+def test_with_zero_fill_the_order_of_pooling_and_filling_does_not_matter(settings: Settings):
+    task, arrays = settings(0, 1, 3), global_arrays(settings)
+    model = load_arrays(task["model"], arrays)
+    filled = [zero_filled(windows_of(settings, number), model) for number in (0, 1, 3)]
+    config = replace(PRETRAIN, local=POOLED)
+    reply, update = pretrain_cohort(PretrainTask(**task | {"data": replace(task["data"], zero_fill=True)}, config=config), arrays)
+    assert reply.weights == {"accelerometer": 36, "gyroscope": 36}
+    central = trained_on(settings, "pretrain", joined(filled), arrays, 0, 1, 3)
+    assert all(np.array_equal(values, central[name] - arrays[name]) for name, values in update.items())
+
+
+def test_zeros_have_no_quality(settings: Settings):
+    """A device whose gyroscope is all zeros says nothing of it; one that lost some windows counts those as well."""
+    task, arrays = settings(0, 1), global_arrays(settings)
+    reply, _ = measure_quality(QualityTask(**task | {"data": replace(task["data"], zero_fill=True)}), arrays)
+    assert reply.num_windows == {"accelerometer": 12 + 12, "gyroscope": 12}
+    assert 0 < reply.weighted["gyroscope"] < 12
+
+
+def own_labels(settings: Settings, number: int, arrays: Arrays, confidence: float, known: bool) -> DeviceTensors:
+    """What a device learns from in self-training: its drawn labels, if they are known, and what the global model is sure of."""
+    task, windows = settings(number), windows_of(settings, number)
+    rows, _ = draw_labelled(device_windows(task["data"], task["devices"][0]), task["classes"], LABELS)
+    return pseudo_labelled(load_arrays(task["model"], arrays), windows, torch.from_numpy(rows if known else rows[:0]), confidence)
+
+
+def test_self_training_learns_from_known_and_own_labels(settings: Settings):
+    """Device 3 gave labels, device 0 did not; each counts by the windows it learnt from."""
+    arrays = global_arrays(settings)
+    sure = predict(load_arrays(settings()["model"], arrays), windows_of(settings, 0)).max(axis=1)
+    confidence = float(np.median(sure))
+    task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=confidence)
+    reply, update = selftrain_cohort(task, arrays)
+    learnt = {number: own_labels(settings, number, arrays, confidence, known=number == 3) for number in (0, 3)}
+    assert [row.num_windows for row in reply.devices] == [len(learnt[0]), len(learnt[3])]
+    assert 0 < len(learnt[0]) < 12, "sure of some and not of all"
+    updates = {number: trained_on(settings, "selftrain", learnt[number], arrays, number) for number in (0, 3)}
+    for name, values in update.items():
+        owners = (3,) if part_of(name) == "gyroscope" else (0, 3)
+        total = sum(len(learnt[number]) * (updates[number][name].astype(np.float64) - arrays[name]) for number in owners)
+        np.testing.assert_allclose(values, total / sum(len(learnt[number]) for number in owners), rtol=0, atol=1e-7, err_msg=name)
+
+
+def test_a_device_without_a_window_the_model_is_sure_of_is_left_out_of_self_training(settings: Settings):
+    task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=1.0)
+    reply, _ = selftrain_cohort(task, global_arrays(settings))
+    assert [(row.device, row.num_windows) for row in reply.devices] == [("device-00003", 6)]
+    assert [each.device for each in reply.left_out] == ["device-00000"]
 
 
 def test_quality_is_the_hopkins_value_times_windows(settings: Settings):

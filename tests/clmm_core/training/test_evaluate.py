@@ -14,7 +14,7 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import seeded
 from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.augment import Augmentation
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.evaluate import evaluate_cohort, predict
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig
@@ -88,6 +88,30 @@ def test_every_labelled_window_of_an_unlabelled_device_counts(settings: Settings
         assert listed(each.counts) == confusion_by_hand(network, task, each.device, list(range(12)))
         assert np.count_nonzero(np.sum(each.counts.confusion, axis=0)) > 1  # it does not say the same of every window
         assert each.personal_before is each.personal_after is None
+
+
+def test_with_zero_fill_a_sensor_that_is_not_there_shows_zeros(settings: Settings):
+    """Device 0 has no gyroscope: the model sees its training mean instead, for the shared model and for a personal one."""
+    task, arrays = task_for(settings, 0, personalise=("device-00000",)), arrays_for(settings)
+    filled = replace(task, data=replace(task.data, zero_fill=True))
+    (answer,) = evaluate_cohort(filled, arrays)[0].devices
+    network = load_arrays(task.model, arrays)
+    windows = device_windows(task.data, "device-00000")
+    complete = zero_filled(device_tensors(windows, task.classes), network)
+    predicted = predict(network, complete).argmax(axis=1)
+    expected = np.zeros((len(task.classes), len(task.classes)), int)
+    np.add.at(expected, (complete.classes.numpy(), predicted), 1)
+    assert listed(answer.counts) == expected.tolist()
+    assert answer.modalities == ("accelerometer",), "what it really has"
+    (plain,) = evaluate_cohort(task, arrays)[0].devices
+    left_out = predict(network, device_tensors(windows, task.classes))
+    assert not np.allclose(predict(network, complete), left_out)
+    assert sum(map(sum, listed(plain.counts))) == 12
+    given, rest = draw_labelled(windows, task.classes, LABELS)
+    with seeded(4, "personalise", "device-00000") as draws:
+        finetune_device(network, complete.select(torch.from_numpy(given)), PERSONAL, draws)
+    kept = complete.select(torch.from_numpy(rest))
+    assert int((predict(network, kept).argmax(axis=1) == kept.classes.numpy()).sum()) == np.trace(answer.personal_after.confusion)
 
 
 def test_what_was_trained_on_is_not_evaluated(settings: Settings):

@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clmm_core.data.fleet import device_windows
 from clmm_core.federated.arrays import Arrays
@@ -69,6 +71,19 @@ def test_points_are_the_embeddings_in_that_plane(settings: Settings):
         expected = (embeddings(settings, number, arrays) - plane[MEAN]) @ plane[AXES].T
         np.testing.assert_allclose([(point.x, point.y) for point in mine], expected, atol=1e-5)
         assert [point.label for point in mine] == device_windows(settings()["data"], name).labels.tolist()
+
+
+def test_with_zero_fill_a_window_lies_where_the_filled_one_does(settings: Settings):
+    """Device 0 has no gyroscope: its embedding is the mean with that of zeros, not of what it has."""
+    arrays, task = arrays_for(settings), settings(0)
+    model = load_arrays(task["model"], arrays).eval()
+    tensors = device_tensors(device_windows(task["data"], "device-00000"), ())
+    gyroscope = model.part("gyroscope")
+    zeros = gyroscope.project(gyroscope.encoder(torch.zeros(1, 3, 350))).detach()
+    alone = model.embed(tensors.streams, tensors.present).detach()
+    filled = task | {"data": replace(task["data"], zero_fill=True)}
+    _, moments = sum_moments(MomentsTask(**filled, points_per_device=100), arrays)
+    np.testing.assert_allclose(moments[SUM], ((alone + zeros) / 2).sum(dim=0), atol=1e-4)
 
 
 def test_at_most_so_many_windows_of_a_device_the_same_ones_each_time(settings: Settings):

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -6,13 +7,14 @@ import torch
 from torch import Tensor
 
 from clmm_core.errors import ConfigError, DeviceSkippedError
+from clmm_core.losses.cross_modal import CrossModalLoss
 from clmm_core.losses.decoupled import DecoupledLoss
 from clmm_core.losses.focal import FocalLoss
 from clmm_core.losses.hard_positive import HardPositiveLoss
 from clmm_core.losses.tuned import TunedLoss
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import seeded
-from clmm_core.training.augment import Augmentation
+from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.pretrain import LossName, PretrainConfig, contrastive_loss, pretrain_device
@@ -48,6 +50,98 @@ def test_each_loss_gets_its_settings(name: LossName, expected: object):
     assert contrastive_loss(PretrainConfig(local=LOCAL, loss=name, temperature=0.2, beta=3.0, k1=7.0, gamma=0.5)) == expected
 
 
+def in_one_step(model: Clmm, windows: DeviceTensors, config: PretrainConfig) -> tuple[float, list[dict[str, Tensor]], dict[str, Tensor]]:
+    """The loss of one step over all windows, and what it must come from: each copy's projections before the step, and the masks."""
+    whole = replace(config, local=replace(config.local, epochs=1, batch_size=len(windows)))
+    draws = torch.Generator().manual_seed(5)
+    (batch,) = windows.batches(len(windows), draws)
+    present = modality_dropout(batch.present, whole.augmentation.modality_dropout, draws)
+    normal = model.normalise(batch.streams, present)
+    num_copies = 1 if config.contrast == "cross-modal" else config.num_copies
+    with torch.no_grad():
+        copies = [model.project(model.encode(augment(normal, whole.augmentation, draws))) for _ in range(num_copies)]
+    return pretrain_device(model, windows, whole, torch.Generator().manual_seed(5)), copies, present
+
+
+def nt_xent(one: Tensor, other: Tensor, temperature: float) -> float:
+    """Chen et al. 2020, eq. 1, one view after the other: the window's other copy against all other views of the modality."""
+    views, num_windows, total = torch.cat([one, other]), len(one), 0.0
+    for i in range(2 * num_windows):
+        exponentials = {k: math.exp(float(views[i] @ views[k]) / temperature) for k in range(2 * num_windows) if k != i}
+        total -= math.log(exponentials[(i + num_windows) % (2 * num_windows)] / sum(exponentials.values()))
+    return total / (2 * num_windows)
+
+
+@pytest.mark.parametrize("num_modalities", [1, 2, 3])
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_contrast_per_modality_is_the_mean_of_each_ones_nt_xent(
+    model: MakeModel, toy_windows: MakeWindows, num_modalities: int, beta: float
+):
+    """With one positive a view it has all the weight, whatever beta."""
+    config = replace(CONFIG, contrast="per-modality", temperature=0.2, beta=beta)
+    loss, (one, other), _ = in_one_step(model(num_modalities), toy_windows(7, num_modalities), config)
+    terms = [nt_xent(one[name], other[name], 0.2) for name in one]
+    assert loss == pytest.approx(sum(terms) / num_modalities, rel=1e-5)
+
+
+def test_contrast_per_modality_takes_the_windows_that_have_the_modality(model: MakeModel, toy_windows: MakeWindows):
+    windows, config = toy_windows(9, 3), replace(CONFIG, contrast="per-modality", temperature=0.2)
+    windows.present["gyroscope"] = torch.arange(9) < 4
+    windows.present["heart"] = torch.arange(9) == 2  # one window alone: nothing to tell it apart from
+    network = model(3)
+    start = {name: values.clone() for name, values in network.state_dict().items()}
+    loss, (one, other), present = in_one_step(network, windows, config)
+    terms = [nt_xent(one[name][present[name]], other[name][present[name]], 0.2) for name in ("accelerometer", "gyroscope")]
+    assert loss == pytest.approx(sum(terms) / 2, rel=1e-5)
+    heart = {name: values for name, values in network.state_dict().items() if ".heart." in name}
+    assert all(torch.equal(values, start[name]) for name, values in heart.items())
+
+
+@pytest.mark.parametrize("name", ["tcl", "focal", "dclw"])
+def test_contrast_per_modality_goes_with_every_loss(model: MakeModel, toy_windows: MakeWindows, name: LossName):
+    config = replace(CONFIG, contrast="per-modality", loss=name, num_copies=3)
+    loss, copies, _ = in_one_step(model(), toy_windows(5), config)
+    ids = torch.arange(5).repeat(3)
+    terms = [contrastive_loss(config)(torch.cat([copy[modality] for copy in copies]), ids) for modality in copies[0]]
+    assert loss == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.4])
+def test_cross_modal_contrast_is_its_loss_on_one_augmented_copy(model: MakeModel, toy_windows: MakeWindows, dropped: float):
+    strength = Augmentation(rotation_deg=20.0, modality_dropout=dropped)
+    config = replace(CONFIG, contrast="cross-modal", temperature=0.2, augmentation=strength)
+    loss, (copy,), present = in_one_step(model(3), toy_windows(9, 3), config)
+    expected = CrossModalLoss(temperature=0.2)(copy, present)
+    assert expected is not None
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert all(mask.all() for mask in present.values()) == (dropped == 0)
+
+
+@pytest.mark.parametrize("windows_each", [{"accelerometer": 24}, {"accelerometer": 12, "gyroscope": 12}])
+def test_cross_modal_contrast_needs_windows_with_two_modalities(model: MakeModel, toy_windows: MakeWindows, windows_each: dict[str, int]):
+    """Not one modality alone, nor two that never meet in a window."""
+    windows, first = toy_windows(24, len(windows_each)), 0
+    for name, count in windows_each.items():
+        windows.present[name] = (torch.arange(24) >= first) & (torch.arange(24) < first + count)
+        first += count
+    network = model()
+    start = {name: values.clone() for name, values in network.state_dict().items()}
+    with pytest.raises(DeviceSkippedError, match="'cross-modal' found nothing to compare in 24 windows: choose another"):
+        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), torch.Generator())
+    assert all(torch.equal(values, start[name]) for name, values in network.state_dict().items())
+
+
+@pytest.mark.parametrize("contrast", ["per-modality", "cross-modal"])
+@pytest.mark.parametrize("num_modalities", [2, 3])
+def test_every_contrast_learns_what_it_compares(model: MakeModel, toy_windows: MakeWindows, contrast: str, num_modalities: int):
+    network, windows = model(num_modalities), toy_windows(24, num_modalities)
+    config = replace(CONFIG, local=replace(LOCAL, epochs=1), contrast=contrast, augmentation=Augmentation())
+    with seeded(0, "test") as draws:
+        losses = [pretrain_device(network, windows, config, draws) for _ in range(20)]
+    # All that toy modalities share is the activity, a third of the batch: the cross-modal loss starts near log 12 and ends near log 4.
+    assert sum(losses[-4:]) / 4 < (0.9 if contrast == "cross-modal" else 0.8) * losses[0]
+
+
 @pytest.mark.parametrize("name", ["hard-positive", "tcl", "focal", "dclw"])
 @pytest.mark.parametrize("num_modalities", [1, 2, 3])
 def test_training_lowers_the_loss(model: MakeModel, toy_windows: MakeWindows, name: LossName, num_modalities: int):
@@ -58,11 +152,12 @@ def test_training_lowers_the_loss(model: MakeModel, toy_windows: MakeWindows, na
     assert sum(losses[-4:]) / 4 < 0.8 * losses[0] if name != "dclw" else losses[-1] < losses[0] - 1  # dclw goes below 0
 
 
-def test_every_encoder_and_projection_learns_and_nothing_else(model: MakeModel, toy_windows: MakeWindows):
+@pytest.mark.parametrize("contrast", ["fused", "per-modality", "cross-modal"])
+def test_every_encoder_and_projection_learns_and_nothing_else(model: MakeModel, toy_windows: MakeWindows, contrast: str):
     network = model(2)
     pieces = (".encoder.", ".projection.")
     expected = {name for name, _ in network.named_parameters() if any(piece in name for piece in pieces)}
-    assert changed(network, toy_windows(24, 2)) == expected
+    assert changed(network, toy_windows(24, 2), replace(CONFIG, contrast=contrast)) == expected
 
 
 def test_modalities_the_device_lacks_stay_as_they_are(model: MakeModel, toy_windows: MakeWindows):
@@ -121,6 +216,7 @@ def test_fewer_than_two_windows_are_skipped(model: MakeModel, toy_windows: MakeW
         ({"num_views": 1}, "pretrain.views: expected at least 2, found 1"),
         ({"num_copies": 0}, "pretrain.copies: expected 1 to"),
         ({"num_copies": 5}, r"pretrain.copies: expected 1 to the number of views \(4\), found 5"),
+        ({"contrast": "per-modality", "num_copies": 1}, "pretrain.copies: expected at least 2 to contrast a modality with itself, found 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused(change: dict[str, float], message: str):

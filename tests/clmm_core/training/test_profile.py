@@ -42,12 +42,16 @@ def test_a_device_that_cannot_be_read_is_left_out_and_the_others_go_on(settings:
     assert [(each.device, each.reason) for each in reply.left_out] == [("device-00003", "no window of 7 s; record longer")]
 
 
-def test_sums_are_those_of_the_windows_present(settings: Settings):
+@pytest.mark.parametrize("differences", [False, True])
+def test_sums_are_those_of_the_windows_present_as_the_model_sees_them(settings: Settings, differences: bool):
     task = settings(0, 1, 3)
-    reply, nothing = sum_channels(SumsTask(data=task["data"], devices=task["devices"]), {})
+    reply, nothing = sum_channels(SumsTask(data=task["data"], devices=task["devices"], differences=differences), {})
     assert nothing == {}
     for name, owners in (("accelerometer", task["devices"]), ("gyroscope", task["devices"][1:])):
         windows = [device_windows(task["data"], device) for device in owners]
         pooled = np.concatenate([each.streams[name][each.present[name]] for each in windows]).astype(np.float64)
+        if differences:
+            padded = np.pad(pooled, ((0, 0), (0, 0), (1, 1)), mode="edge")
+            pooled = np.concatenate([pooled, (padded[:, :, 2:] - padded[:, :, :-2]) / 2], axis=1)
         np.testing.assert_allclose(reply.sums[name].mean, pooled.mean(axis=(0, 2)), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(reply.sums[name].std, pooled.std(axis=(0, 2)), rtol=1e-5)

@@ -66,6 +66,16 @@ def test_too_few_points_or_one_point_say_nothing(points: torch.Tensor):
     assert hopkins(points, seed(0)) is None
 
 
+@pytest.mark.parametrize("num_points", [10, 62, 300])
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_distances_that_are_rounding_only_say_nothing(num_points: int, rounding: float):
+    """As the embeddings of a modality filled with zeros: one point, but for the last bit."""
+    for number in range(20):
+        point = torch.randn(1, 64, generator=seed(number))
+        points = point + rounding * torch.rand(num_points, 64, generator=seed(number + 1))
+        assert hopkins(points, seed(0)) is None
+
+
 def test_many_points_are_sampled():
     assert hopkins(torch.rand(2000, 2, generator=seed(0)), seed(1)) == pytest.approx(0.5, abs=0.06)
 

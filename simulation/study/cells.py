@@ -1,0 +1,176 @@
+"""Run the cells of a study: several at once, each stored as it ends, stage one shared by those that have the same."""
+
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+from traceback import extract_tb
+
+import torch
+
+from clmm_core.errors import ClmmError, ConfigError
+from clmm_core.federated.source import client_source
+from clmm_core.report.records import RunInfo
+from clmm_core.report.run_folder import PARTIAL_SUFFIX, RunFolder
+from server.federation import run_stage_one
+from server.run_config import parse_run_config
+from server.server_app import train_and_write
+from server.stage_one import read_stage_one, write_stage_one
+from simulation.in_process import InProcessHosts
+from simulation.overrides import Value
+from simulation.study.plan import Cell, by_stage_one
+
+STAGE_ONE = "stage-one"
+"""Folder beside the cells for what they share."""
+LOCK = ".lock"
+"""File beside the cells, held while they are added to; no run can have this name."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that ended: a cell, or a stage one that several wait for."""
+
+    what: str
+    error: str = ""
+    """Empty where it went well."""
+
+
+def run_cells(cells: Sequence[Cell], results: Path, jobs: int, tell: Callable[[Done, int, int], None]) -> list[Done]:
+    """Run every cell that is not there yet; return those that failed. However this ends, no process of it goes on.
+
+    Args:
+        cells: all of a study; those with the same settings are run once.
+        results: the folder of the cells of all studies; a cell's results folder is `results / cell.name`.
+        jobs: processes, one core each.
+        tell: called as each job ends, with how many have and how many there are.
+
+    Raises:
+        ConfigError: another study is adding to these results, or the system killed a process of this one.
+    """
+    (results / STAGE_ONE).mkdir(parents=True, exist_ok=True)
+    with _alone_in(results), _processes(jobs) as pool:
+        missing = {cell.name: cell for cell in cells if not (results / cell.name).exists()}
+        return _run_missing(list(missing.values()), results, pool, tell)
+
+
+def _run_missing(missing: Sequence[Cell], results: Path, pool: ProcessPoolExecutor, tell: Callable[[Done, int, int], None]) -> list[Done]:
+    groups = by_stage_one(missing)
+    failed: list[Done] = []
+    waiting: dict[Future[str], Cell | str] = {}
+    for key, group in groups.items():
+        if len(group) > 1 and key and not _stage_one_file(results, key).exists():
+            waiting[pool.submit(_error_of, _run_stage_one, group[0], results)] = key
+        else:
+            waiting |= {pool.submit(_error_of, _run_cell, cell, results): cell for cell in group}
+    total, num_done = len(missing) + sum(isinstance(what, str) for what in waiting.values()), 0
+    while waiting:
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            what = waiting.pop(future)
+            done = Done(what.name if isinstance(what, Cell) else f"stage one {what}", future.result())
+            failed += [done] if done.error else []
+            num_done += 1
+            tell(done, num_done, total)
+            if isinstance(what, str):  # those that waited for it run also if it failed: each then says why for itself
+                waiting |= {pool.submit(_error_of, _run_cell, cell, results): cell for cell in groups[what]}
+    return failed
+
+
+@contextmanager
+def _alone_in(results: Path) -> Iterator[None]:
+    """Hold the folder of cells; the system lets go of them also when this process is killed.
+
+    Raises:
+        ConfigError: another process holds them.
+    """
+    with (results / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{results}: another `clmm study` is adding to these results: wait for its end, or name others") from error
+        yield
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Give processes of one thread each, which end with this one: stopped or killed, it leaves none that writes on.
+
+    Raises:
+        ConfigError: the system killed one of them.
+    """
+    context = get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)  # nobody writes to it: it only closes, with us at the latest
+    with ours, theirs, ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(theirs,)) as pool:
+        try:
+            yield pool
+        except BaseException as error:
+            ours.close()
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise ConfigError(
+                    "the system killed a process of the study, most likely for lack of memory: what is finished is kept; "
+                    "run the same command again with fewer --jobs"
+                ) from error
+            raise
+
+
+def _begin(parent: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent decides what it means
+    torch.set_num_threads(1)
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Connection) -> None:
+    parent.poll(None)
+    os._exit(1)  # at once, whatever is being trained: its partial folder is removed when it is run again
+
+
+def _error_of(work: Callable[[Cell, Path], None], cell: Cell, results: Path) -> str:
+    """Do the work; return what went wrong, empty where nothing did: a mistake in one cell does not stop the others."""
+    try:
+        work(cell, results)
+    except ClmmError as error:
+        return " ".join(str(error).split())
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(place.filename).name}, line {place.lineno})"
+    return ""
+
+
+def _stage_one_file(results: Path, key: str) -> Path:
+    """Return where a stage one is kept: other code makes its own, so that a run's fingerprint is true of all of it."""
+    return results / STAGE_ONE / f"{key}-{client_source()}.safetensors"
+
+
+def _run_stage_one(cell: Cell, results: Path) -> None:
+    """Train the stage one of a cell and keep it; what a killed one left is removed."""
+    shutil.rmtree(results / STAGE_ONE / f"{cell.stage_one}{PARTIAL_SUFFIX}", ignore_errors=True)
+    folder = RunFolder.create(results / STAGE_ONE, cell.stage_one)
+    info = RunInfo(name=cell.stage_one, run_config=dict(cell.values), versions={}, machine="", started_at="")
+    try:
+        stage_one = run_stage_one(InProcessHosts(1), parse_run_config(cell.values), info, folder, lambda _: None)
+        write_stage_one(_stage_one_file(results, cell.stage_one), stage_one)
+    finally:
+        folder.discard()
+
+
+def _run_cell(cell: Cell, results: Path) -> None:
+    """Run one cell and leave its results folder; what a killed run of it left is removed."""
+    shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
+    values: dict[str, Value] = {**cell.values, "results-dir": str(results), "run-name": cell.name}
+    config, hosts = parse_run_config(values), InProcessHosts(1)
+    if cell.classifier == "extra-trees":
+        from simulation.study.classical import train_extra_trees  # noqa: PLC0415  scikit-learn, which no other cell needs
+
+        train_extra_trees(hosts, config, values)
+        return
+    shared = _stage_one_file(results, cell.stage_one)
+    train_and_write(hosts, config, values, lambda _: None, read_stage_one(shared) if shared.exists() else None)
