@@ -202,10 +202,10 @@ def render(progress: RunProgress, *, elapsed_s: float, since_last_step_s: float)
 
 
 def _stage_line(progress: RunProgress) -> Text:
-    """Return all stages in a row: done ones ticked, the running one bold."""
+    """Return the run's stages in a row, without those of no round: done ones ticked, the running one bold."""
     running = progress.running_stage
     line = Text()
-    for stage in STAGES:
+    for stage in (stage for stage in STAGES if progress.planned.get(stage, 1)):
         is_done = bool(progress.done_in(stage)) and stage != running
         count = f" {progress.done_in(stage)}/{progress.planned[stage]}" if progress.planned.get(stage) else ""
         line.append(("  " if line else "") + ("✓ " if is_done else "") + stage + count, style="bold" if stage == running else "dim")

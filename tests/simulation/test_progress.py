@@ -19,7 +19,7 @@ def step(stage: Stage, server_round: int | None = None, *, round_s: float = 2.0,
 def write(folder: Path, *records: RoundRecord, half: str = "", planned: tuple[int, int] | None = (3, 2)) -> None:
     folder.mkdir(exist_ok=True)
     if planned is not None:
-        run_config = {"pretrain.rounds": planned[0], "finetune.rounds": planned[1]}
+        run_config = {"pretrain.rounds": planned[0], "finetune.rounds": planned[1], "selftrain.rounds": 0}
         (folder / "config.json").write_text(json.dumps({"run_config": run_config}))
     lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
     (folder / "rounds.jsonl").write_text(lines + half)
@@ -174,3 +174,12 @@ def test_live_progress_draws_with_the_clock_given(partial: Path):
     text = console.file.getvalue()
     assert "10.0 s so far, about 8.0 s of rounds left" in text
     assert "11.0 s so far, about 7.0 s of rounds left" in text
+
+
+def test_a_stage_without_rounds_is_not_shown(partial: Path):
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None, legacy_windows=False)
+    write(partial, step("pretrain", 1, loss=3.0))
+    with LiveProgress(partial=partial, console=console, clock=lambda: 0.0):
+        pass
+    assert "selftrain" not in console.file.getvalue()
+    assert "evaluate" in console.file.getvalue()
