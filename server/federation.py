@@ -237,25 +237,11 @@ def finetuning(run: Run) -> TrainingStage:
 
 def selftraining(run: Run) -> TrainingStage:
     """Return what follows stage two: its rounds again, over all training devices, each with labels of its own making."""
-    settings = run.config.finetune
+    stage_two = finetuning(run)
 
     def task_for(devices: tuple[str, ...], learning_rate: float) -> SelftrainTask:
-        config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
-        return SelftrainTask(
-            **run.task_settings(),
-            devices=devices,
-            config=config,
-            labels=run.config.labels,
-            labelled=run.split.labelled,
-            confidence=run.config.confidence,
-        )
+        same = vars(stage_two.task_for(devices, learning_rate))
+        return SelftrainTask(**same, labelled=run.split.labelled, confidence=run.config.confidence)
 
-    return TrainingStage(
-        name="selftrain",
-        config=run.config.selftrain_stage,
-        devices=run.split.training,
-        learning_rate=settings.local.learning_rate,
-        task_for=task_for,
-        travels=lambda _: True,
-        after_round=lambda: validation_figures(run),
-    )
+    config = run.config.selftrain_stage
+    return replace(stage_two, name="selftrain", config=config, devices=run.split.training, task_for=task_for)

@@ -1,10 +1,13 @@
 """What the tests of several packages share."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 from simulation.overrides import Value, apply_overrides, read_app_config
 
@@ -39,3 +42,22 @@ def _in_flower_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give this process the identity that Flower gives a ServerApp's, without which no `Message` can be made."""
     for name, value in (("_task_id", 1), ("_run_id", 2), ("_node_id", 1)):
         monkeypatch.setattr(TaskIdentity, name, value)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Start a real browser, once for all pages."""
+    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver_path is None:
+        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
+        *("--disable-sync", "--disable-component-update", "--no-first-run", "--no-default-browser-check"),
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver_path))
+    yield driver
+    driver.quit()

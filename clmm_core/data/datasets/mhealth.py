@@ -16,13 +16,13 @@ magnetometer, whose unit the README calls "local", goes from 0.4 to 306. The acc
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clmm_core.data.datasets.archive import archived_files
+from clmm_core.data.datasets.text_table import read_text_table
 from clmm_core.data.recording import LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
@@ -77,7 +77,9 @@ class Mhealth:
         wanted = re.compile(rf"(?:^|/)mHealth_subject{re.escape(subject)}\.log$")
         # The first of several copies of the data, such as the archive beside its unpacked folder.
         for name, content in archived_files(self.path, wanted):
-            return (_recording(subject, _table(content, f"{self.path}: {name}"), f"{self.path}: {name}"),)
+            where = f"{self.path}: {name}"
+            table = read_text_table(content, columns=NUM_COLUMNS, delimiter=None, where=where, allow_lost=True)
+            return (_recording(subject, table, where),)
         return ()
 
 
@@ -115,18 +117,3 @@ def _intervals(labels: NDArray[np.float64], where: str) -> tuple[LabelledInterva
         for start, end in zip(starts, ends, strict=True)
         if labels[start] != NULL_CLASS
     )
-
-
-def _table(content: bytes, where: str) -> NDArray[np.float64]:
-    """Return `[time, 24]`; numbers are separated by tabs or spaces."""
-    if not content or content.isspace():
-        raise DataError(f"{where}: expected rows of {NUM_COLUMNS} numbers, found an empty file: get the official file again")
-    try:
-        table = np.loadtxt(BytesIO(content), dtype=np.float64, comments=None, ndmin=2)
-    except ValueError as error:
-        raise DataError(
-            f"{where}: expected rows of {NUM_COLUMNS} numbers, cannot read it ({error}): get the official file again"
-        ) from error
-    if table.shape[1] != NUM_COLUMNS:
-        raise DataError(f"{where}: expected {NUM_COLUMNS} columns, found {table.shape[1]}: get the official file again")
-    return table

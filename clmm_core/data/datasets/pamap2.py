@@ -14,7 +14,6 @@ minutes to change), the temperature, the second accelerometer (the readme advise
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from clmm_core.data.datasets.archive import archived_files
 from clmm_core.data.datasets.stream_file import MAX_GAP_S, MAX_PAUSE_S
+from clmm_core.data.datasets.text_table import read_text_table
 from clmm_core.data.recording import Float32, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
@@ -93,7 +93,8 @@ class Pamap2:
             assert match is not None
             if match[1] not in sessions:  # a second copy of the data, such as the archive beside its unpacked folder
                 where = f"{self.path}: {name}"
-                sessions[match[1]] = _recording(subject, match[1].lower(), _table(content, where), where)
+                table = read_text_table(content, columns=NUM_COLUMNS, delimiter=None, where=where, allow_lost=True)
+                sessions[match[1]] = _recording(subject, match[1].lower(), table, where)
         return tuple(sessions[session] for session in SESSIONS if session in sessions)
 
 
@@ -165,18 +166,3 @@ def _intervals(ticks: NDArray[np.int64], activities: NDArray[np.float64], where:
         for start, last in zip(starts, lasts, strict=True)
         if activities[start] != TRANSIENT
     )
-
-
-def _table(content: bytes, where: str) -> NDArray[np.float64]:
-    """Return `[time, 54]`."""
-    if not content or content.isspace():
-        raise DataError(f"{where}: expected rows of {NUM_COLUMNS} numbers, found an empty file: get the official file again")
-    try:
-        table = np.loadtxt(BytesIO(content), dtype=np.float64, comments=None, ndmin=2)
-    except ValueError as error:
-        raise DataError(
-            f"{where}: expected rows of {NUM_COLUMNS} numbers, cannot read it ({error}): get the official file again"
-        ) from error
-    if table.shape[1] != NUM_COLUMNS:
-        raise DataError(f"{where}: expected {NUM_COLUMNS} columns, found {table.shape[1]}: get the official file again")
-    return table

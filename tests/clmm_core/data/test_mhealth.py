@@ -132,11 +132,11 @@ def test_a_damaged_zip_is_named(official: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "expected rows of 24 numbers, found an empty file"),
-        (b" \n", "expected rows of 24 numbers, found an empty file"),
-        (b"\x89PNG\r\n\xff\x00", "expected rows of 24 numbers, cannot read it"),
-        (b"1\t2\t3\n", "expected 24 columns, found 3"),
-        (b"1 " * 23 + b"0\n" + b"1 " * 22 + b"0\n", "expected rows of 24 numbers, cannot read it .*row 2"),
+        (b"", "expected lines of 24 numbers, found none"),
+        (b" \n", "expected lines of 24 numbers, found none"),
+        (b"\x89PNG\r\n\xff\x00", "expected lines of 24 numbers, cannot read them"),
+        (b"1\t2\t3\n", "expected lines of 24 numbers, found 3"),
+        (b"1 " * 23 + b"0\n" + b"1 " * 22 + b"0\n", "expected lines of 24 numbers, cannot read them .*row 2"),
         (b"1 " * 23 + b"0\n" + b"1 " * 23 + b"13\n", "expected labels 0 to 12 in the last column, found 13 in row 2"),
         (b"1 " * 23 + b"1.5\n", "found 1.5 in row 1"),
         (b"1 " * 23 + b"NaN\n", "found nan in row 1"),

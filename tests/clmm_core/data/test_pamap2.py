@@ -198,11 +198,11 @@ def test_a_damaged_zip_is_named(official: Path, layout: Callable[[Path], Path]) 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "expected rows of 54 numbers, found an empty file"),
-        (b" \n", "expected rows of 54 numbers, found an empty file"),
-        (b"\x89PNG\r\n\xff\x00", "expected rows of 54 numbers, cannot read it"),
-        (b"8.38 0 104\n", "expected 54 columns, found 3"),
-        (b"8.38 0 " + b"1 " * 52 + b"\n8.39 0 " + b"1 " * 51, "expected rows of 54 numbers, cannot read it .*row 2"),
+        (b"", "expected lines of 54 numbers, found none"),
+        (b" \n", "expected lines of 54 numbers, found none"),
+        (b"\x89PNG\r\n\xff\x00", "expected lines of 54 numbers, cannot read them"),
+        (b"8.38 0 104\n", "expected lines of 54 numbers, found 3"),
+        (b"8.38 0 " + b"1 " * 52 + b"\n8.39 0 " + b"1 " * 51, "expected lines of 54 numbers, cannot read them .*row 2"),
         (b"8.38 8 " + b"1 " * 52, "expected one of the activities 0, 1, .*, 24 in the second column, found 8 in row 1"),
         (b"8.38 4 " + b"1 " * 52 + b"\n8.39 NaN " + b"1 " * 52, "in the second column, found nan in row 2"),
         (b"8.38 4 " + b"1 " * 52 + b"\n8.37 4 " + b"1 " * 52, r"rise by 0\.01 s a row, found 8\.37 s in row 2 after 8\.38 s"),

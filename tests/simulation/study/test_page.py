@@ -1,14 +1,11 @@
 import dataclasses
 import re
-import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from clmm_core.errors import ConfigError
 from simulation.study.cells import Done
@@ -199,25 +196,6 @@ def test_a_page_that_cannot_be_read_is_a_config_error(tmp_path: Path):
 
 
 # In a real browser.
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
-        *("--disable-sync", "--disable-component-update", "--no-first-run", "--no-default-browser-check"),
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
 
 
 def show(browser, file: Path, *, width: int, scheme: str) -> None:
