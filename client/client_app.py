@@ -14,7 +14,7 @@ from clmm_core.errors import ClmmError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
 from clmm_core.federated.messages import HostProfile
-from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort, selftrain_cohort
+from clmm_core.training.cohort import measure_quality, train_cohort
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
@@ -54,7 +54,7 @@ def sums(message: Message, context: Context) -> Message:
 @app.train("pretrain")
 def pretrain(message: Message, context: Context) -> Message:
     """Train a round of stage one."""
-    return _answer(message, context, PretrainTask, pretrain_cohort)
+    return _answer(message, context, PretrainTask, train_cohort)
 
 
 @app.query("quality")
@@ -66,13 +66,13 @@ def quality(message: Message, context: Context) -> Message:
 @app.train("finetune")
 def finetune(message: Message, context: Context) -> Message:
     """Train a round of stage two."""
-    return _answer(message, context, FinetuneTask, finetune_cohort)
+    return _answer(message, context, FinetuneTask, train_cohort)
 
 
 @app.train("selftrain")
 def selftrain(message: Message, context: Context) -> Message:
     """Train a round of self-training."""
-    return _answer(message, context, SelftrainTask, selftrain_cohort)
+    return _answer(message, context, SelftrainTask, train_cohort)
 
 
 @app.evaluate("subjects")

@@ -7,7 +7,7 @@ from clmm_core.data.fleet import device_names
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import HostProfile
-from clmm_core.training.cohort import finetune_cohort, measure_quality, pretrain_cohort, selftrain_cohort
+from clmm_core.training.cohort import measure_quality, train_cohort
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
@@ -15,10 +15,10 @@ from server.hosts import Answer, Question
 
 WORK = {
     "query.sums": sum_channels,
-    "train.pretrain": pretrain_cohort,
+    "train.pretrain": train_cohort,
     "query.quality": measure_quality,
-    "train.finetune": finetune_cohort,
-    "train.selftrain": selftrain_cohort,
+    "train.finetune": train_cohort,
+    "train.selftrain": train_cohort,
     "evaluate.subjects": evaluate_cohort,
     "query.moments": sum_moments,
     "query.plane": project_on_plane,

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from clmm_core.report.metrics import num_windows_of
 from clmm_core.report.run_folder import WEIGHTS, read_run
+from server.results import train_and_write
 from server.run_config import Value, parse_run_config
-from server.server_app import train_and_write
 from simulation.flwr_run import FlowerRun, new_home, run_flower
 from simulation.in_process import InProcessHosts
 from simulation.local_superlink import FlowerRunError

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -21,19 +20,34 @@ class CrossModalLoss:
 
     temperature: float = 0.07
 
-    def __call__(self, projections: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the mean loss, a float32 scalar, or None where no two modalities share two windows.
+    def __call__(self, projections: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the mean loss, a float32 scalar, and whether any two modalities share two windows: without, it is 0 and means nothing.
 
         Args:
             projections: by modality `[B, D]`, L2-normalised.
             present: by modality `[B]` bool; a pair is contrasted over the windows that have both.
         """
-        terms = []
+        like = next(iter(projections.values()))
+        total, num_pairs = like.new_zeros(()), like.new_zeros(())
         for one, other in combinations(projections, 2):
             both = present[one] & present[other]
-            if int(both.sum()) < 2:
-                continue
-            similarity = projections[one][both] @ projections[other][both].T / self.temperature  # [B, B]
-            same = torch.arange(len(similarity), device=similarity.device)
-            terms.append((F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2)
-        return torch.stack(terms).mean() if terms else None
+            shared = both.sum()
+            cosines = _masked(projections[one], both) @ _masked(projections[other], both).T
+            # A window that lacks one is no candidate; its own anchor keeps itself, so that it is finite, and does not count.
+            candidates = both[None, :] | torch.eye(len(both), dtype=torch.bool, device=both.device)
+            similarity = (cosines / self.temperature).masked_fill(~candidates, -torch.inf)  # [B, B]
+            backward = (cosines.T / self.temperature).masked_fill(~candidates, -torch.inf)
+            anchors = (_own_share(similarity) + _own_share(backward)) / 2  # [B]
+            mean = torch.where(both, anchors, 0.0).sum() / shared.clamp(min=1)
+            total = total + torch.where(shared >= 2, mean, 0.0)
+            num_pairs = num_pairs + (shared >= 2)
+        return total / num_pairs.clamp(min=1), num_pairs > 0
+
+
+def _masked(projections: Tensor, kept: Tensor) -> Tensor:
+    return torch.where(kept[:, None], projections, 0.0)
+
+
+def _own_share(similarity: Tensor) -> Tensor:
+    """Return `-log softmax` of the diagonal, `[B]`."""
+    return similarity.logsumexp(dim=1) - similarity.diagonal()

@@ -10,22 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clmm_core.losses.pairs import Pairs, pairs_of
+from clmm_core.losses.pairs import ContrastiveLoss, Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardPositiveLoss:
+class HardPositiveLoss(ContrastiveLoss):
     """`L_i = - sum_p w_ip log P_ip`, with `w_ip = softmax_p(beta (1 - s_ip))` over the positives of i, without gradient."""
 
     beta: float = 2.0
     """How much a less similar positive counts more; 0 weighs all the same."""
     temperature: float = 0.07
 
-    def __call__(self, views: Tensor, window_ids: Tensor) -> Tensor:
-        """Return the mean loss over anchors; see `ContrastiveLoss`."""
-        pairs = pairs_of(views, window_ids)
+    def per_anchor(self, pairs: Pairs) -> Tensor:
+        """Return each view's loss, `[N]`."""
         log_probability = torch.where(pairs.positive, pairs.log_probability(self.temperature), 0.0)
-        return -(self.weights(pairs) * log_probability).sum(dim=1).mean()
+        return -(self.weights(pairs) * log_probability).sum(dim=1)
 
     def weights(self, pairs: Pairs) -> Tensor:
         """Return w `[N, N]`, rows summing to 1, 0 outside the positives, detached from the graph."""

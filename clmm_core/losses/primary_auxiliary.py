@@ -18,7 +18,14 @@ class PrimaryAuxiliaryLoss:
 
     weight: float = 0.3
 
-    def __call__(self, primary: Tensor, auxiliary: Mapping[str, Tensor], present: Mapping[str, Tensor], classes: Tensor) -> Tensor:
+    def __call__(
+        self,
+        primary: Tensor,
+        auxiliary: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        classes: Tensor,
+        counts: Tensor | None = None,
+    ) -> Tensor:
         """Return the loss, a scalar.
 
         Args:
@@ -26,15 +33,18 @@ class PrimaryAuxiliaryLoss:
             auxiliary: by head `[batch, classes]` logits.
             present: by head `[batch]` bool, for heads that speak for one modality: True where the window has it.
             classes: `[batch]` int64.
+            counts: `[batch]` bool, False for windows that only fill the batch up; None where all count.
         """
-        terms = [self._term(logits, present.get(head), classes) for head, logits in auxiliary.items()]
-        spoken = [term for term in terms if term is not None]
-        loss = F.cross_entropy(primary, classes)
-        return loss + self.weight * torch.stack(spoken).mean() if spoken else loss
+        everyone = torch.ones_like(classes, dtype=torch.bool) if counts is None else counts
+        loss, _ = _mean_cross_entropy(primary, classes, everyone)
+        terms = [_mean_cross_entropy(logits, classes, present.get(head, everyone) & everyone) for head, logits in auxiliary.items()]
+        if not terms:
+            return loss
+        num_spoken = torch.stack([is_spoken for _, is_spoken in terms]).sum().clamp(min=1)
+        return loss + self.weight * torch.stack([term for term, _ in terms]).sum() / num_spoken
 
-    @staticmethod
-    def _term(logits: Tensor, mask: Tensor | None, classes: Tensor) -> Tensor | None:
-        """Return the mean over the windows a head speaks for, or None where there is none."""
-        if mask is None:
-            return F.cross_entropy(logits, classes)
-        return F.cross_entropy(logits[mask], classes[mask]) if bool(mask.any()) else None
+
+def _mean_cross_entropy(logits: Tensor, classes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean over `rows` `[batch]` bool, 0 where there is none, and whether there is one."""
+    values = F.cross_entropy(logits, classes, reduction="none")
+    return torch.where(rows, values, 0.0).sum() / rows.sum().clamp(min=1), rows.any()

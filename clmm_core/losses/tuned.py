@@ -3,16 +3,17 @@
 Source: Animesh and Chandraker 2023, "Tuned Contrastive Learning", arXiv 2305.10675, eq. 4-5.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clmm_core.losses.pairs import pairs_of
+from clmm_core.losses.pairs import ContrastiveLoss, Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedLoss:
+class TunedLoss(ContrastiveLoss):
     """`L_i = - mean_p log( e^(s_ip/tau) / (sum_p' e^(s_ip'/tau) + k1 sum_p' e^(-s_ip') + k2 sum_n e^(s_in/tau)) )`."""
 
     k1: float = 1e4
@@ -21,15 +22,14 @@ class TunedLoss:
     """Weight of negatives, at least 1."""
     temperature: float = 0.1
 
-    def __call__(self, views: Tensor, window_ids: Tensor) -> Tensor:
-        """Return the mean loss over anchors; see `ContrastiveLoss`."""
-        pairs = pairs_of(views, window_ids)
+    def per_anchor(self, pairs: Pairs) -> Tensor:
+        """Return each view's loss, `[N]`."""
         scaled = pairs.similarity / self.temperature
-        log_k1, log_k2 = torch.tensor([self.k1, self.k2], dtype=scaled.dtype, device=scaled.device).log()
+        log_k1 = math.log(self.k1) if self.k1 else -math.inf
         terms = (
             scaled.masked_fill(~pairs.positive, -torch.inf),
             (log_k1 - pairs.similarity).masked_fill(~pairs.positive, -torch.inf),
-            (log_k2 + scaled).masked_fill(~pairs.negative, -torch.inf),
+            (math.log(self.k2) + scaled).masked_fill(~pairs.negative, -torch.inf),
         )
         log_denominator = torch.cat(terms, dim=1).logsumexp(dim=1, keepdim=True)  # [N, 1]
-        return -pairs.mean_over_positives(scaled - log_denominator).mean()
+        return -pairs.mean_over_positives(scaled - log_denominator)

@@ -1,13 +1,15 @@
 """One device's windows as torch tensors, with its activities as class numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.models.clmm import Clmm
+from clmm_core.training.draws import Draws
+from clmm_core.training.local import LocalConfig
 
 NO_CLASS = -1
 AT_ONCE = 256
@@ -34,16 +36,23 @@ class DeviceTensors:
             self.classes[rows],
         )
 
-    def batches(self, size: int, generator: Generator, smallest: int = 1) -> Iterator["DeviceTensors"]:
-        """Yield all windows once in random order, `size` at a time; a last batch below `smallest` is left out."""
-        for rows in torch.split(torch.randperm(len(self), generator=generator), size):
-            if len(rows) >= smallest:
-                yield self.select(rows)
+    def epochs(self, local: LocalConfig, draws: Draws, smallest: int = 1) -> Iterator["DeviceTensors"]:
+        """Yield the batches of a round's epochs; see `batches_of`."""
+        orders = (draws.permutation(len(self)) for _ in range(local.epochs))
+        yield from (self.select(rows) for rows in batches_of(orders, local.batch_size, smallest))
 
     def in_order(self) -> Iterator["DeviceTensors"]:
         """Yield all windows once in their order, `AT_ONCE` at a time."""
         for rows in torch.split(torch.arange(len(self)), AT_ONCE):
             yield self.select(rows)
+
+
+def batches_of(orders: Iterable[Tensor], size: int, smallest: int = 1) -> Iterator[Tensor]:
+    """Yield the rows of each batch of each epoch, whose order is given; a last batch below `smallest` is left out."""
+    for order in orders:
+        for rows in torch.split(order, size):
+            if len(rows) >= smallest:
+                yield rows
 
 
 def zero_filled(windows: DeviceTensors, model: Clmm) -> DeviceTensors:

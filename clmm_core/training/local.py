@@ -44,7 +44,7 @@ def local_optimizer(groups: Sequence[tuple[Sequence[nn.Parameter], float]], conf
     settings = [{"params": list(parameters), "lr": config.learning_rate * factor} for parameters, factor in groups if parameters]
     if config.optimizer == "sgd":
         return SGD(settings, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return AdamW(settings, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return AdamW(settings, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 class ProximalTerm:

@@ -1,11 +1,12 @@
 """Stage one on one device: contrastive pretraining of its encoders on unlabelled windows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from torch.nn import Parameter
 
 from clmm_core.errors import ConfigError, DeviceSkippedError
 from clmm_core.losses.cross_modal import CrossModalLoss
@@ -17,6 +18,7 @@ from clmm_core.losses.tuned import TunedLoss
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.draws import Draws
 from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
 from clmm_core.training.views import fused_views
 
@@ -78,64 +80,107 @@ def contrastive_loss(config: PretrainConfig) -> ContrastiveLoss:
             return DecoupledLoss(temperature=config.temperature)
 
 
-def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig, generator: Generator) -> float:
+def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig, draws: Draws) -> float:
     """Train the encoders and projections of the modalities this device has, in place; return the mean loss of its steps.
 
     Raises:
         DeviceSkippedError: fewer than two windows, or nothing in them that the chosen contrast compares.
     """
     if len(windows) < SMALLEST_BATCH:
-        raise DeviceSkippedError(f"expected at least {SMALLEST_BATCH} windows to contrast, found {len(windows)}: record longer")
-    parts = [model.part(name) for name in windows.streams]
-    parameters = [p for part in parts for module in (part.encoder, part.projection) for p in module.parameters()]
+        raise too_few_windows(len(windows))
+    parameters = pretrained_parameters(model, windows.streams)
     optimizer = local_optimizer([(parameters, 1.0)], config.local)
     proximal = ProximalTerm(parameters, config.local.proximal)
     losses = []
     model.train()
-    for _ in range(config.local.epochs):
-        for batch in windows.batches(config.local.batch_size, generator, SMALLEST_BATCH):
-            loss = _loss(model, batch, config, generator)
-            if loss is None:
-                continue
-            optimizer.zero_grad(set_to_none=True)
-            proximal(loss).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.item())
+    for number, batch in enumerate(windows.epochs(config.local, draws, SMALLEST_BATCH)):
+        loss, is_usable = pretrain_loss(model, batch, config, draws.step(number))
+        if not is_usable:
+            continue
+        optimizer.zero_grad(set_to_none=True)
+        proximal(loss).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
     if not losses:
-        raise DeviceSkippedError(
-            f"pretrain.contrast '{config.contrast}' found nothing to compare in {len(windows)} windows: choose another"
-        )
+        raise nothing_to_compare(config, len(windows))
     return sum(losses) / len(losses)
 
 
-def _loss(model: Clmm, batch: DeviceTensors, config: PretrainConfig, generator: Generator) -> Tensor | None:
-    """Return the batch's loss, or None where the chosen contrast finds nothing to compare."""
-    present = modality_dropout(batch.present, config.augmentation.modality_dropout, generator)
+def too_few_windows(count: int) -> DeviceSkippedError:
+    """Return why a device with `count` windows cannot take part."""
+    return DeviceSkippedError(f"expected at least {SMALLEST_BATCH} windows to contrast, found {count}: record longer")
+
+
+def nothing_to_compare(config: PretrainConfig, count: int) -> DeviceSkippedError:
+    """Return why a device without a single usable step is left out."""
+    return DeviceSkippedError(f"pretrain.contrast '{config.contrast}' found nothing to compare in {count} windows: choose another")
+
+
+def pretrained_parameters(model: Clmm, modalities: Iterable[str]) -> list[Parameter]:
+    """Return the encoders' and projections' parameters of these modalities."""
+    return [p for name in modalities for module in (model.part(name).encoder, model.part(name).projection) for p in module.parameters()]
+
+
+def pretrain_loss(
+    model: Clmm, batch: DeviceTensors, config: PretrainConfig, draws: Draws, counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a batch's loss, and whether the chosen contrast finds anything to compare; without, the loss means nothing.
+
+    Args:
+        model: encodes and projects.
+        batch: windows in physical units, each with a modality.
+        config: what is told apart, and how.
+        draws: of this step.
+        counts: `[B]` bool, False for windows that only fill the batch up; None where all count.
+    """
+    present = modality_dropout(batch.present, config.augmentation.modality_dropout, draws)
     normal = model.normalise(batch.streams, present)
+    everyone = torch.ones_like(batch.classes, dtype=torch.bool) if counts is None else counts
 
     def project() -> dict[str, Tensor]:
-        return model.project(model.encode(augment(normal, config.augmentation, generator)))
+        return model.project(model.encode(augment(normal, config.augmentation, draws)))
 
     match config.contrast:
         case "fused":
             copies = [project() for _ in range(config.num_copies)]
-            views = fused_views(copies, present, config.num_views, generator)  # [B, P, D]
-            return contrastive_loss(config)(views.flatten(0, 1), torch.arange(len(batch)).repeat_interleave(config.num_views))
-        case "per-modality":
-            return _own_loss([project() for _ in range(config.num_copies)], present, contrastive_loss(config))
-        case "cross-modal":
-            return CrossModalLoss(temperature=config.temperature)(project(), present)
+            views = fused_views(copies, present, config.num_views, draws).flatten(0, 1)  # [B * P, D]
+            window_ids = torch.arange(len(everyone), device=views.device).repeat_interleave(config.num_views)
+            of_views = None if counts is None else counts.repeat_interleave(config.num_views)
+            return contrastive_loss(config)(views, window_ids, of_views), everyone.sum() >= SMALLEST_BATCH
+        case "per-modality" | "cross-modal":
+            owned = {name: mask & everyone for name, mask in present.items()}
+            if counts is None:
+                owned = _comparable(owned, config.contrast)
+                if not owned:
+                    return torch.zeros(()), torch.tensor(False)
+            if config.contrast == "per-modality":
+                return _own_loss([project() for _ in range(config.num_copies)], owned, contrastive_loss(config))
+            projections = project()
+            return CrossModalLoss(temperature=config.temperature)({name: projections[name] for name in owned}, owned)
 
 
-def _own_loss(copies: Sequence[Mapping[str, Tensor]], present: Mapping[str, Tensor], loss_of: ContrastiveLoss) -> Tensor | None:
-    """Return the mean over modalities of the loss between each window's copies.
+def _comparable(owned: Mapping[str, Tensor], contrast: Contrast) -> dict[str, Tensor]:
+    """Return the modalities that there is something to compare with; the others get no gradient, not even one of zeros that decays.
+
+    A stack of devices cannot leave out a modality of one of them, and decays it.
+    """
+    partners = {
+        name: [mask] if contrast == "per-modality" else [owned[other] for other in owned if other != name] for name, mask in owned.items()
+    }
+    return {name: mask for name, mask in owned.items() if any(int((mask & other).sum()) >= SMALLEST_BATCH for other in partners[name])}
+
+
+def _own_loss(copies: Sequence[Mapping[str, Tensor]], owned: Mapping[str, Tensor], loss_of: ContrastiveLoss) -> tuple[Tensor, Tensor]:
+    """Return the mean, over modalities that two windows have, of the loss between each window's copies, and whether there is one.
 
     Source: with two copies and one positive a view this is NT-Xent of SimCLR, Chen et al. 2020, arXiv 2002.05709, eq. 1; for sensors
     Tang et al. 2020, arXiv 2011.11542.
     """
-    terms = []
-    for name, mask in present.items():
-        if int(mask.sum()) >= SMALLEST_BATCH:
-            window_ids = torch.arange(int(mask.sum())).repeat(len(copies))
-            terms.append(loss_of(torch.cat([copy[name][mask] for copy in copies]), window_ids))
-    return torch.stack(terms).mean() if terms else None
+    terms, are_there = [], []
+    for name, mask in owned.items():
+        window_ids = torch.arange(len(mask), device=mask.device).repeat(len(copies))
+        loss = loss_of(torch.cat([copy[name] for copy in copies]), window_ids, mask.repeat(len(copies)))
+        are_there.append(mask.sum() >= SMALLEST_BATCH)
+        terms.append(torch.where(are_there[-1], loss, 0.0))
+    count = torch.stack(are_there).sum()
+    return torch.stack(terms).sum() / count.clamp(min=1), count > 0

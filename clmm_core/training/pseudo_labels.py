@@ -8,23 +8,20 @@ windows are then learnt from like labelled ones, augmented.
 import torch
 from torch import Tensor
 
-from clmm_core.models.clmm import Clmm
-from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors
+from clmm_core.training.device_tensors import NO_CLASS
 
 
-@torch.no_grad()
-def pseudo_labelled(model: Clmm, windows: DeviceTensors, labelled: Tensor, confidence: float) -> DeviceTensors:
-    """Return the windows to learn from: those labelled, and those whose most likely class reaches `confidence`.
+def pseudo_labels(logits: Tensor, classes: Tensor, known: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
+    """Return the rows `[rows]` int64 to learn from, ascending, and their classes: those known, and those where the model is sure enough.
 
     Args:
-        model: the federation's; in evaluation mode afterwards.
-        windows: all of one device; their own classes are used for the labelled rows only.
-        labelled: `[rows]` int64, the rows whose label is known.
-        confidence: smallest probability, in [0, 1].
+        logits: `[windows, classes]` of all of one device's windows, without dropout.
+        classes: `[windows]` int64, the device's own labels; used for the known rows only.
+        known: `[known]` int64, the rows whose label is known.
+        confidence: smallest probability of the likeliest class, in [0, 1].
     """
-    model.eval()
-    logits = [model(batch.streams, batch.present) for batch in windows.in_order()]
-    sure, classes = torch.cat(logits).softmax(dim=1).max(dim=1)
-    classes = torch.where(sure >= confidence, classes, NO_CLASS)
-    classes[labelled] = windows.classes[labelled]
-    return DeviceTensors(windows.streams, windows.present, classes).select((classes != NO_CLASS).nonzero().flatten())
+    sure, likeliest = logits.softmax(dim=1).max(dim=1)
+    labels = torch.where(sure >= confidence, likeliest, NO_CLASS)
+    labels[known] = classes[known]
+    rows = (labels != NO_CLASS).nonzero().flatten()
+    return rows, labels[rows]

@@ -1,6 +1,7 @@
 """Run the cells of a study: several at once, each stored as it ends, stage one shared by those that have the same."""
 
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -9,10 +10,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from traceback import extract_tb
 
 import torch
@@ -22,10 +24,12 @@ from clmm_core.federated.source import client_source
 from clmm_core.report.records import RunInfo
 from clmm_core.report.run_folder import PARTIAL_SUFFIX, RunFolder
 from server.federation import run_stage_one
+from server.hosts import Hosts
+from server.results import train_and_write
 from server.run_config import parse_run_config
-from server.server_app import train_and_write
 from server.stage_one import read_stage_one, write_stage_one
 from simulation.in_process import InProcessHosts
+from simulation.lockstep import Lockstep
 from simulation.overrides import Value
 from simulation.study.plan import Cell, by_stage_one
 
@@ -44,25 +48,34 @@ class Done:
     """Empty where it went well."""
 
 
-def run_cells(cells: Sequence[Cell], results: Path, jobs: int, tell: Callable[[Done, int, int], None]) -> list[Done]:
+Tell = Callable[[Done, int, int], None]
+RunOne = Callable[[Cell, Path, Hosts], None]
+
+
+def run_cells(cells: Sequence[Cell], results: Path, jobs: int, tell: Tell, device: str = "") -> list[Done]:
     """Run every cell that is not there yet; return those that failed. However this ends, no process of it goes on.
 
     Args:
         cells: all of a study; those with the same settings are run once.
         results: the folder of the cells of all studies; a cell's results folder is `results / cell.name`.
-        jobs: processes, one core each.
+        jobs: runs at once: processes, one core each, or with a device the runs trained together on it.
         tell: called as each job ends, with how many have and how many there are.
+        device: what to train all runs together on, as PyTorch names it; empty for processes.
 
     Raises:
         ConfigError: another study is adding to these results, or the system killed a process of this one.
     """
     (results / STAGE_ONE).mkdir(parents=True, exist_ok=True)
-    with _alone_in(results), _processes(jobs) as pool:
-        missing = {cell.name: cell for cell in cells if not (results / cell.name).exists()}
-        return _run_missing(list(missing.values()), results, pool, tell)
+    with _alone_in(results):
+        missing = list({cell.name: cell for cell in cells if not (results / cell.name).exists()}.values())
+        if device:
+            with _matrix_products_in_tf32():
+                return _run_together(missing, results, jobs, torch.device(device), tell)
+        with _processes(jobs) as pool:
+            return _run_missing(missing, results, pool, tell)
 
 
-def _run_missing(missing: Sequence[Cell], results: Path, pool: ProcessPoolExecutor, tell: Callable[[Done, int, int], None]) -> list[Done]:
+def _run_missing(missing: Sequence[Cell], results: Path, pool: ProcessPoolExecutor, tell: Tell) -> list[Done]:
     groups = by_stage_one(missing)
     failed: list[Done] = []
     waiting: dict[Future[str], Cell | str] = {}
@@ -81,6 +94,42 @@ def _run_missing(missing: Sequence[Cell], results: Path, pool: ProcessPoolExecut
             tell(done, num_done, total)
             if isinstance(what, str):  # those that waited for it run also if it failed: each then says why for itself
                 waiting |= {pool.submit(_error_of, _run_cell, cell, results): cell for cell in groups[what]}
+    return failed
+
+
+@contextmanager
+def _matrix_products_in_tf32() -> Iterator[None]:
+    """Let a GPU round what it multiplies to ten bits of mantissa; a CPU goes on in float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _run_together(missing: Sequence[Cell], results: Path, jobs: int, device: torch.device, tell: Tell) -> list[Done]:
+    """Run the stages one that several cells need, then the cells, `jobs` side by side; extra trees last, one after the other."""
+    needed = {key: group[0] for key, group in by_stage_one(missing).items() if len(group) > 1 and key}
+    shared = {f"stage one {key}": cell for key, cell in needed.items() if not _stage_one_file(results, key).exists()}
+    trees = [cell for cell in missing if cell.classifier == "extra-trees"]
+    federated = {cell.name: cell for cell in missing if cell.classifier != "extra-trees"}
+    failed: list[Done] = []
+    ended = itertools.count(1)
+    one_at_a_time = Lock()
+
+    def work(what: str, train: RunOne, cell: Cell, hosts: Hosts) -> None:
+        done = Done(what, _error_of(lambda *these: train(*these, hosts), cell, results))
+        with one_at_a_time:
+            failed.extend([done] if done.error else [])
+            tell(done, next(ended), len(shared) + len(missing))
+
+    for train, cells in ((_run_stage_one, shared), (partial(_run_cell, figures_only=True), federated)):
+        named = list(cells.items())
+        for first in range(0, len(named), jobs):
+            Lockstep(device).run([partial(work, what, train, cell) for what, cell in named[first : first + jobs]])
+    for cell in trees:
+        work(cell.name, _run_cell, cell, InProcessHosts(1))
     return failed
 
 
@@ -150,27 +199,28 @@ def _stage_one_file(results: Path, key: str) -> Path:
     return results / STAGE_ONE / f"{key}-{client_source()}.safetensors"
 
 
-def _run_stage_one(cell: Cell, results: Path) -> None:
+def _run_stage_one(cell: Cell, results: Path, hosts: Hosts | None = None) -> None:
     """Train the stage one of a cell and keep it; what a killed one left is removed."""
     shutil.rmtree(results / STAGE_ONE / f"{cell.stage_one}{PARTIAL_SUFFIX}", ignore_errors=True)
     folder = RunFolder.create(results / STAGE_ONE, cell.stage_one)
     info = RunInfo(name=cell.stage_one, run_config=dict(cell.values), versions={}, machine="", started_at="")
     try:
-        stage_one = run_stage_one(InProcessHosts(1), parse_run_config(cell.values), info, folder, lambda _: None)
+        stage_one = run_stage_one(hosts or InProcessHosts(1), parse_run_config(cell.values), info, folder, lambda _: None)
         write_stage_one(_stage_one_file(results, cell.stage_one), stage_one)
     finally:
         folder.discard()
 
 
-def _run_cell(cell: Cell, results: Path) -> None:
+def _run_cell(cell: Cell, results: Path, hosts: Hosts | None = None, *, figures_only: bool = False) -> None:
     """Run one cell and leave its results folder; what a killed run of it left is removed."""
     shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
     values: dict[str, Value] = {**cell.values, "results-dir": str(results), "run-name": cell.name}
-    config, hosts = parse_run_config(values), InProcessHosts(1)
+    config, hosts = parse_run_config(values), hosts or InProcessHosts(1)
     if cell.classifier == "extra-trees":
         from simulation.study.classical import train_extra_trees  # noqa: PLC0415  scikit-learn, which no other cell needs
 
         train_extra_trees(hosts, config, values)
         return
     shared = _stage_one_file(results, cell.stage_one)
-    train_and_write(hosts, config, values, lambda _: None, read_stage_one(shared) if shared.exists() else None)
+    stage_one = read_stage_one(shared) if shared.exists() else None
+    train_and_write(hosts, config, values, lambda _: None, stage_one, figures_only=figures_only)

@@ -23,9 +23,9 @@ from server.evaluation import group_of
 from server.federation import begin
 from server.hosts import Hosts
 from server.model_card import model_card
+from server.results import new_folder
 from server.run import Run
 from server.run_config import RunConfig, Value
-from server.server_app import new_folder
 
 NUM_TREES = 500
 NUM_FREQUENCIES = 8

@@ -9,7 +9,7 @@ import torch
 
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import read_run
-from server import server_app
+from server import results as results_module
 from server.run_config import Value, parse_run_config
 from server.stage_one import StageOne
 from simulation.in_process import InProcessHosts
@@ -81,14 +81,14 @@ def train(tmp_path: Path, run_config, monkeypatch: pytest.MonkeyPatch) -> Train:
         stage_one: StageOne | None = None,
     ) -> RunRecord:
         if not report:
-            monkeypatch.setattr(server_app, "render", lambda record: f"<html>{record.info.name}</html>")
+            monkeypatch.setattr(results_module, "render", lambda record: f"<html>{record.info.name}</html>")
         recordings = tmp_path / "recordings"
         small: dict[str, Value] = {"results-dir": str(tmp_path / "results"), "run-name": "run", "split.num-test": 1}
         if recordings.exists():
             small |= {"data.name": "folder", "data.path": str(recordings), "data.window-s": 0.64, "data.overlap": 0.0}
         values = run_config(small | (overrides or {}), small=True)
         hosts = hosts or InProcessHosts(2)
-        return read_run(server_app.train_and_write(hosts, parse_run_config(values), values, lambda line: None, stage_one))
+        return read_run(results_module.train_and_write(hosts, parse_run_config(values), values, lambda line: None, stage_one))
 
     return make
 

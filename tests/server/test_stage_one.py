@@ -15,8 +15,8 @@ from clmm_core.report.records import Embedding, RoundRecord, RunRecord
 from clmm_core.report.run_folder import WEIGHTS
 from clmm_core.training.model_arrays import is_stage_one
 from server.federation import run_stage_one
+from server.results import new_folder
 from server.run_config import Value, parse_run_config
-from server.server_app import new_folder
 from server.stage_one import RECORD, StageOne, StageOneRecord, read_stage_one, write_stage_one
 from simulation.in_process import InProcessHosts
 

@@ -18,7 +18,7 @@ from clmm_core.models.config import ModalityShape, sized
 from clmm_core.report.records import RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder
 from clmm_core.seeds import generator, seeded
-from clmm_core.training.cohort import pretrain_cohort
+from clmm_core.training.cohort import train_cohort
 from clmm_core.training.model_arrays import arrays_of, new_arrays
 from clmm_core.training.quality import hopkins
 from clmm_core.training.tasks import PretrainTask
@@ -235,7 +235,7 @@ def test_devices_without_a_gyroscope_leave_its_encoder_as_the_owners_mean(run: R
     model = sized(outcome.config.model, shapes, len(outcome.record.split.classes))
     start = new_arrays(model, 0) | {name: values for name, values in outcome.arrays.items() if name.endswith((".mean", ".std"))}
     settings = {"data": outcome.config.data, "model": model, "classes": outcome.record.split.classes, "seed": 0, "server_round": 1}
-    _, update = pretrain_cohort(PretrainTask(**settings, devices=owners, config=outcome.config.pretrain), start)
+    _, update = train_cohort(PretrainTask(**settings, devices=owners, config=outcome.config.pretrain), start)
     for name in start:
         if name.startswith("modalities.gyroscope.") and name in update:
             np.testing.assert_array_equal(outcome.arrays[name], start[name] + update[name], err_msg=name)

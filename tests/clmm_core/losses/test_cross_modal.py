@@ -48,7 +48,7 @@ def reference(projections: dict[str, Tensor], present: dict[str, Tensor], temper
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
 def test_loss_equals_the_loop_over_pairs_and_anchors(batch: Batch, names: tuple[str, ...], temperature: float):
     projections, present = ({name: values[name] for name in names} for values in batch)
-    loss = CrossModalLoss(temperature=temperature)(projections, present)
+    loss, _ = CrossModalLoss(temperature=temperature)(projections, present)
     assert loss.item() == pytest.approx(reference(projections, present, temperature), rel=1e-12)
 
 
@@ -60,34 +60,34 @@ def test_two_windows_by_hand():
     towards_other = [-math.log(e / (e + 1)), -math.log(sine / (half + sine))]
     towards_one = [-math.log(e / (e + half)), -math.log(sine / (1 + sine))]
     everywhere = torch.ones(2, dtype=torch.bool)
-    loss = CrossModalLoss(temperature=1.0)({"a": one, "b": other}, {"a": everywhere, "b": everywhere})
+    loss, _ = CrossModalLoss(temperature=1.0)({"a": one, "b": other}, {"a": everywhere, "b": everywhere})
     assert loss.item() == pytest.approx(sum(towards_other + towards_one) / 4, rel=1e-12)
 
 
 def test_the_order_of_windows_changes_nothing(batch: Batch):
     order = torch.randperm(B, generator=torch.Generator().manual_seed(1))
     shuffled = ({name: values[order] for name, values in each.items()} for each in batch)
-    assert CrossModalLoss()(*shuffled).item() == pytest.approx(CrossModalLoss()(*batch).item(), rel=1e-12)
+    assert CrossModalLoss()(*shuffled)[0].item() == pytest.approx(CrossModalLoss()(*batch)[0].item(), rel=1e-12)
 
 
 def test_the_order_of_modalities_changes_nothing(batch: Batch):
     for order in permutations(NAMES):
         reordered = ({name: values[name] for name in order} for values in batch)
-        assert CrossModalLoss()(*reordered).item() == pytest.approx(CrossModalLoss()(*batch).item(), rel=1e-12)
+        assert CrossModalLoss()(*reordered)[0].item() == pytest.approx(CrossModalLoss()(*batch)[0].item(), rel=1e-12)
 
 
 def test_one_modality_alone_has_nothing_to_be_told_apart_from(batch: Batch):
     projections, present = ({"heart": values["heart"]} for values in batch)
-    assert CrossModalLoss()(projections, present) is None
+    assert not CrossModalLoss()(projections, present)[1]
 
 
 def test_windows_that_lack_a_modality_of_a_pair_do_not_count_in_it(batch: Batch):
     projections, present = ({name: values[name] for name in NAMES[:2]} for values in batch)
     rubbish = projections | {"gyroscope": projections["gyroscope"].masked_fill(~present["gyroscope"][:, None], float("nan"))}
-    assert torch.equal(CrossModalLoss()(rubbish, present), CrossModalLoss()(projections, present))
+    assert torch.equal(CrossModalLoss()(rubbish, present)[0], CrossModalLoss()(projections, present)[0])
     kept = present["gyroscope"]
     alone = ({name: values[kept] for name, values in each.items()} for each in (projections, present))
-    assert CrossModalLoss()(projections, present).item() == pytest.approx(CrossModalLoss()(*alone).item(), rel=1e-12)
+    assert CrossModalLoss()(projections, present)[0].item() == pytest.approx(CrossModalLoss()(*alone)[0].item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("shared", [0, 1])
@@ -95,15 +95,17 @@ def test_a_pair_that_shares_fewer_than_two_windows_is_left_out(batch: Batch, sha
     projections, present = batch
     first_two = ({name: values[name] for name in NAMES[:2]} for values in (projections, present))
     few = present | {"heart": torch.arange(B) < shared}
-    assert CrossModalLoss()(projections, few).item() == pytest.approx(CrossModalLoss()(*first_two).item(), rel=1e-12)
-    assert CrossModalLoss()({name: projections[name] for name in ("accelerometer", "heart")}, few) is None
+    assert CrossModalLoss()(projections, few)[0].item() == pytest.approx(CrossModalLoss()(*first_two)[0].item(), rel=1e-12)
+    loss, is_usable = CrossModalLoss()({name: projections[name] for name in ("accelerometer", "heart")}, few)
+    assert not is_usable
+    assert loss.item() == 0
 
 
 def test_pulling_modalities_of_a_window_together_lowers_the_loss(batch: Batch):
     projections, present = batch
     centres = normalize(torch.randn(B, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64), dim=1)
     closer = {name: normalize(values + 2 * centres, dim=1) for name, values in projections.items()}
-    assert CrossModalLoss()(closer, present) < CrossModalLoss()(projections, present)
+    assert CrossModalLoss()(closer, present)[0] < CrossModalLoss()(projections, present)[0]
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-4, 1.0])
@@ -114,7 +116,7 @@ def test_gradients_are_finite_from_collapsed_to_perfect(batch: Batch, spread: fl
     random = torch.Generator().manual_seed(4)
     centres = torch.eye(B) if apart else torch.eye(B)[:1].expand(B, B)
     points = {name: (centres + spread * torch.randn(B, B, generator=random)).requires_grad_() for name in NAMES}
-    loss = CrossModalLoss()({name: normalize(values, dim=1) for name, values in points.items()}, present)
+    loss, _ = CrossModalLoss()({name: normalize(values, dim=1) for name, values in points.items()}, present)
     loss.backward()
     assert loss.isfinite()
     assert loss.dtype == torch.float32

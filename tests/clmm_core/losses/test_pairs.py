@@ -91,3 +91,47 @@ def test_the_result_keeps_the_views_precision(views: tuple[Tensor, Tensor]):
     for loss in LOSSES:
         assert loss(points.float(), ids).dtype == torch.float32
         assert loss(points.float(), ids).item() == pytest.approx(loss(points, ids).item(), rel=1e-4)
+
+
+@each_loss
+@pytest.mark.parametrize("seed", range(3))
+def test_views_that_do_not_count_change_neither_the_loss_nor_a_gradient(loss: ContrastiveLoss, views: tuple[Tensor, Tensor], seed: int):
+    """Fillers of windows of their own, one of them equal to a view that counts, between the others."""
+    points, ids = views
+    random = torch.Generator().manual_seed(seed)
+    fillers = normalize(torch.randn(6, 5, generator=random, dtype=torch.float64), dim=1)
+    fillers[0] = points[4]
+    order = torch.randperm(17, generator=random)
+    counts = (torch.arange(17) < 11)[order]
+    few, filled = points.clone().requires_grad_(), torch.cat([points, fillers])[order].requires_grad_()
+    expected = loss(few, ids)
+    value = loss(filled, torch.cat([ids, torch.tensor([7, 7, 8, 8, 9, 9])])[order], counts)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    for each in (value, expected):
+        each.backward()
+    torch.testing.assert_close(filled.grad[counts], few.grad[order[counts]], rtol=1e-10, atol=1e-14)
+    assert not filled.grad[~counts].any()
+
+
+@each_loss
+def test_where_all_views_count_it_is_as_if_nobody_had_asked(loss: ContrastiveLoss, views: tuple[Tensor, Tensor]):
+    points, ids = views
+    assert loss(points, ids, torch.ones(11, dtype=torch.bool)).item() == pytest.approx(loss(points, ids).item(), rel=1e-12)
+
+
+@each_loss
+@pytest.mark.parametrize("num_counting", [0, 1])
+def test_where_too_few_windows_count_gradients_are_finite(loss: ContrastiveLoss, views: tuple[Tensor, Tensor], num_counting: int):
+    """The loss means nothing then, and its gradient is not used, but it may not spoil those it is computed with."""
+    points, ids = views[0].clone().requires_grad_(), views[1]
+    value = loss(points, ids, ids < num_counting)
+    torch.where(torch.tensor(False), value, 0.0).backward()
+    assert not points.grad.any()
+
+
+def test_a_view_that_does_not_count_is_nobodys_negative(views: tuple[Tensor, Tensor]):
+    points, ids = views
+    counts = ids != 2
+    pairs = pairs_of(points, ids, counts)
+    assert torch.equal(pairs.positive, pairs_of(points, ids).positive)
+    assert torch.equal(pairs.negative, pairs_of(points, ids).negative & counts[None, :])

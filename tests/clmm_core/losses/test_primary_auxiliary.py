@@ -64,3 +64,39 @@ def test_two_windows_by_hand():
     even = torch.zeros(2, 2)
     loss = PrimaryAuxiliaryLoss(weight=0.3)(even, {"linear": even, "shared": even}, {}, torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(1.3 * math.log(2))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("num_counting", [1, 3, 5])
+def test_windows_that_do_not_count_change_neither_the_loss_nor_a_gradient(weight: float, num_counting: int):
+    """Two of the heads speak for a modality that some windows, counting or not, lack."""
+    masks = {"accelerometer": torch.tensor([True, False, True, True, False]), "gyroscope": torch.tensor([False, True, False, True, True])}
+    counts = torch.arange(5) < num_counting
+    results = []
+    for rows, counted in ((counts, None), (torch.ones(5, dtype=torch.bool), counts)):
+        heads = {name: logits(seed)[rows].requires_grad_() for seed, name in enumerate(("primary", "linear", "accelerometer", "gyroscope"))}
+        auxiliary = {name: values for name, values in heads.items() if name != "primary"}
+        present = {name: mask[rows] for name, mask in masks.items()}
+        loss = PrimaryAuxiliaryLoss(weight=weight)(heads["primary"], auxiliary, present, CLASSES[rows], counted)
+        loss.backward()
+        results.append((loss.item(), {name: values.grad for name, values in heads.items()}))
+    (expected, expected_slopes), (value, slopes) = results
+    assert value == pytest.approx(expected, rel=1e-12)
+    for name, slope in slopes.items():
+        torch.testing.assert_close(slope[counts], expected_slopes[name], rtol=1e-12, atol=1e-15)
+        assert not slope[~counts].any()
+
+
+def test_where_all_windows_count_it_is_as_if_nobody_had_asked():
+    heads, present = {"linear": logits(1), "gyroscope": logits(2)}, {"gyroscope": CLASSES > 0}
+    plain = PrimaryAuxiliaryLoss()(logits(0), heads, present, CLASSES)
+    assert torch.equal(PrimaryAuxiliaryLoss()(logits(0), heads, present, CLASSES, torch.ones(5, dtype=torch.bool)), plain)
+
+
+def test_where_no_window_counts_the_loss_is_0_and_pulls_at_nothing():
+    primary, head = logits(0).requires_grad_(), logits(1).requires_grad_()
+    loss = PrimaryAuxiliaryLoss()(primary, {"linear": head}, {}, CLASSES, torch.zeros(5, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert not primary.grad.any()
+    assert not head.grad.any()

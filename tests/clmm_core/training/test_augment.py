@@ -18,19 +18,20 @@ from clmm_core.training.augment import (
     scale,
     time_map,
 )
+from clmm_core.training.draws import Draws, GeneratorDraws
 
-Augment = Callable[[Tensor, float, torch.Generator], Tensor]
+Augment = Callable[[Tensor, float, Draws], Tensor]
 STRONG = Augmentation(rotation_deg=90.0, scale=0.2, jitter=0.2, crop=0.5, time_warp=0.3, channel_dropout=0.3)
 NONE = Augmentation(rotation_deg=0.0, scale=0.0, jitter=0.0, crop=0.0, time_warp=0.0, channel_dropout=0.0)
 
 
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+def seed(number: int = 0) -> Draws:
+    return GeneratorDraws(torch.Generator().manual_seed(number))
 
 
 @pytest.fixture
 def streams() -> dict[str, Tensor]:
-    return {"accelerometer": torch.randn(5, 6, 40, generator=seed(1)), "heart": torch.randn(5, 1, 9, generator=seed(2))}
+    return {"accelerometer": seed(1).normal(5, 6, 40), "heart": seed(2).normal(5, 1, 9)}
 
 
 def test_augmentation_is_a_pure_function(streams: dict[str, Tensor]):
@@ -99,7 +100,7 @@ def test_jitter_has_the_deviation_asked_for():
 
 
 def test_dropped_channels_are_zero_and_the_others_untouched(streams: dict[str, Tensor]):
-    windows = torch.randn(200, 6, 5, generator=seed(1))
+    windows = seed(1).normal(200, 6, 5)
     dropped = channel_dropout(windows, 0.3, seed())
     zero = (dropped == 0).all(dim=2)
     assert torch.equal(dropped[~zero], windows[~zero])
@@ -114,7 +115,7 @@ def test_time_runs_forward_inside_the_window(crop: float, warp: float, number: i
     assert (positions <= 1 + 1e-6).all()
     assert (positions.diff(dim=1) > 0).all()
     assert (positions[:, -1] - positions[:, 0] >= 1 - crop - 1e-6).all()
-    windows = torch.rand(20, 2, 15, generator=seed(number))
+    windows = seed(number).uniform(20, 2, 15)
     read = resample(windows, positions)
     assert (read >= windows.amin(dim=2, keepdim=True) - 1e-6).all()
     assert (read <= windows.amax(dim=2, keepdim=True) + 1e-6).all()

@@ -10,7 +10,8 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import seeded
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.finetune import FinetuneConfig, finetune_device
+from clmm_core.training.draws import GeneratorDraws, KeyedDraws
+from clmm_core.training.finetune import FinetuneConfig, finetune_device, finetune_loss, finetuned_parameters
 from clmm_core.training.local import LocalConfig
 
 MakeModel = Callable[..., Clmm]
@@ -28,7 +29,7 @@ ONE_STEP = FinetuneConfig(
 
 def finetuned(model: Clmm, windows: DeviceTensors, config: FinetuneConfig, seed: int = 0) -> Clmm:
     with seeded(seed, "finetune") as draws:
-        finetune_device(model, windows, config, draws)
+        finetune_device(model, windows, config, GeneratorDraws(draws))
     return model
 
 
@@ -82,7 +83,7 @@ def test_a_single_window_is_enough_and_none_is_not(model: MakeModel, toy_windows
     windows = toy_windows(3)
     finetuned(model(), windows.select(torch.tensor([1])), CONFIG)
     with pytest.raises(DeviceSkippedError, match="expected labelled windows, found none"):
-        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, torch.Generator())
+        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, GeneratorDraws(torch.Generator()))
 
 
 @pytest.mark.parametrize(
@@ -95,3 +96,30 @@ def test_a_single_window_is_enough_and_none_is_not(model: MakeModel, toy_windows
 def test_a_value_out_of_range_is_refused(change: dict[str, float], message: str):
     with pytest.raises(ConfigError, match=message):
         replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(rotation_deg=20.0, time_warp=0.1, modality_dropout=0.4, channel_dropout=0.1)])
+def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(model: MakeModel, toy_windows: MakeWindows, augmentation: Augmentation):
+    windows, config = toy_windows(9, 3), replace(CONFIG, augmentation=augmentation)
+    windows.present["gyroscope"][1::2] = False
+    windows.present["heart"][:6] = False
+    for count in (1, 5, 9):
+        network, filled_up = model(3), model(3)
+        loss = finetune_loss(network, windows.select(torch.arange(count)), config, KeyedDraws(torch.tensor(8)))
+        same = finetune_loss(filled_up, windows, config, KeyedDraws(torch.tensor(8)), torch.arange(9) < count)
+        assert same.item() == pytest.approx(loss.item(), rel=1e-6)
+        loss.backward()
+        same.backward()
+        for one, other in zip(network.parameters(), filled_up.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_without_the_shared_feature_no_projection_learns(model: MakeModel, toy_windows: MakeWindows):
+    network = model(2, shared=False)
+    slow, quick = finetuned_parameters(network, ("accelerometer", "gyroscope"))
+    learning = {id(parameter) for parameter in (*slow, *quick)}
+    still = {name for name, parameter in network.named_parameters() if id(parameter) not in learning}
+    assert still == {name for name, _ in network.named_parameters() if ".projection." in name} != set()
+    config = replace(ONE_STEP, local=replace(ONE_STEP.local, weight_decay=0.5))
+    before, after = model(2, shared=False).state_dict(), finetuned(network, toy_windows(), config).state_dict()
+    assert {name for name, _ in network.named_parameters() if torch.equal(before[name], after[name])} == still

@@ -16,8 +16,9 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import seeded
 from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.draws import GeneratorDraws, KeyedDraws
 from clmm_core.training.local import LocalConfig
-from clmm_core.training.pretrain import LossName, PretrainConfig, contrastive_loss, pretrain_device
+from clmm_core.training.pretrain import Contrast, LossName, PretrainConfig, contrastive_loss, pretrain_device, pretrain_loss
 
 MakeModel = Callable[..., Clmm]
 MakeWindows = Callable[..., DeviceTensors]
@@ -27,7 +28,7 @@ CONFIG = PretrainConfig(local=LOCAL, num_views=4, augmentation=Augmentation(rota
 
 def trained(model: Clmm, windows: DeviceTensors, config: PretrainConfig = CONFIG, seed: int = 0) -> dict[str, Tensor]:
     with seeded(seed, "pretrain") as draws:
-        pretrain_device(model, windows, config, draws)
+        pretrain_device(model, windows, config, GeneratorDraws(draws))
     return {name: values.clone() for name, values in model.state_dict().items()}
 
 
@@ -53,14 +54,14 @@ def test_each_loss_gets_its_settings(name: LossName, expected: object):
 def in_one_step(model: Clmm, windows: DeviceTensors, config: PretrainConfig) -> tuple[float, list[dict[str, Tensor]], dict[str, Tensor]]:
     """The loss of one step over all windows, and what it must come from: each copy's projections before the step, and the masks."""
     whole = replace(config, local=replace(config.local, epochs=1, batch_size=len(windows)))
-    draws = torch.Generator().manual_seed(5)
-    (batch,) = windows.batches(len(windows), draws)
+    draws = GeneratorDraws(torch.Generator().manual_seed(5))
+    (batch,) = windows.epochs(whole.local, draws)
     present = modality_dropout(batch.present, whole.augmentation.modality_dropout, draws)
     normal = model.normalise(batch.streams, present)
     num_copies = 1 if config.contrast == "cross-modal" else config.num_copies
     with torch.no_grad():
         copies = [model.project(model.encode(augment(normal, whole.augmentation, draws))) for _ in range(num_copies)]
-    return pretrain_device(model, windows, whole, torch.Generator().manual_seed(5)), copies, present
+    return pretrain_device(model, windows, whole, GeneratorDraws(torch.Generator().manual_seed(5))), copies, present
 
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> float:
@@ -111,8 +112,8 @@ def test_cross_modal_contrast_is_its_loss_on_one_augmented_copy(model: MakeModel
     strength = Augmentation(rotation_deg=20.0, modality_dropout=dropped)
     config = replace(CONFIG, contrast="cross-modal", temperature=0.2, augmentation=strength)
     loss, (copy,), present = in_one_step(model(3), toy_windows(9, 3), config)
-    expected = CrossModalLoss(temperature=0.2)(copy, present)
-    assert expected is not None
+    expected, is_usable = CrossModalLoss(temperature=0.2)(copy, present)
+    assert is_usable
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert all(mask.all() for mask in present.values()) == (dropped == 0)
 
@@ -127,7 +128,7 @@ def test_cross_modal_contrast_needs_windows_with_two_modalities(model: MakeModel
     network = model()
     start = {name: values.clone() for name, values in network.state_dict().items()}
     with pytest.raises(DeviceSkippedError, match="'cross-modal' found nothing to compare in 24 windows: choose another"):
-        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), torch.Generator())
+        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), GeneratorDraws(torch.Generator()))
     assert all(torch.equal(values, start[name]) for name, values in network.state_dict().items())
 
 
@@ -137,7 +138,7 @@ def test_every_contrast_learns_what_it_compares(model: MakeModel, toy_windows: M
     network, windows = model(num_modalities), toy_windows(24, num_modalities)
     config = replace(CONFIG, local=replace(LOCAL, epochs=1), contrast=contrast, augmentation=Augmentation())
     with seeded(0, "test") as draws:
-        losses = [pretrain_device(network, windows, config, draws) for _ in range(20)]
+        losses = [pretrain_device(network, windows, config, GeneratorDraws(draws)) for _ in range(20)]
     # All that toy modalities share is the activity, a third of the batch: the cross-modal loss starts near log 12 and ends near log 4.
     assert sum(losses[-4:]) / 4 < (0.9 if contrast == "cross-modal" else 0.8) * losses[0]
 
@@ -148,7 +149,7 @@ def test_training_lowers_the_loss(model: MakeModel, toy_windows: MakeWindows, na
     network, windows = model(num_modalities), toy_windows(24, num_modalities)
     config = PretrainConfig(local=replace(LOCAL, epochs=1), num_views=4, loss=name, augmentation=Augmentation())
     with seeded(0, "test") as draws:
-        losses = [pretrain_device(network, windows, config, draws) for _ in range(20)]
+        losses = [pretrain_device(network, windows, config, GeneratorDraws(draws)) for _ in range(20)]
     assert sum(losses[-4:]) / 4 < 0.8 * losses[0] if name != "dclw" else losses[-1] < losses[0] - 1  # dclw goes below 0
 
 
@@ -206,7 +207,7 @@ def test_a_strong_proximal_term_holds_the_model_back(model: MakeModel, toy_windo
 def test_fewer_than_two_windows_are_skipped(model: MakeModel, toy_windows: MakeWindows, num_windows: int):
     windows = toy_windows(3).select(torch.arange(num_windows))
     with pytest.raises(DeviceSkippedError, match=f"at least 2 windows to contrast, found {num_windows}"):
-        pretrain_device(model(), windows, CONFIG, torch.Generator())
+        pretrain_device(model(), windows, CONFIG, GeneratorDraws(torch.Generator()))
 
 
 @pytest.mark.parametrize(
@@ -222,3 +223,40 @@ def test_fewer_than_two_windows_are_skipped(model: MakeModel, toy_windows: MakeW
 def test_a_value_out_of_range_is_refused(change: dict[str, float], message: str):
     with pytest.raises(ConfigError, match=message):
         replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize("name", ["hard-positive", "tcl", "focal", "dclw"])
+@pytest.mark.parametrize("contrast", ["fused", "per-modality", "cross-modal"])
+def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(
+    model: MakeModel, toy_windows: MakeWindows, contrast: Contrast, name: LossName
+):
+    """Windows that do not count are neither anchors nor negatives, also where they have a modality that no other has."""
+    strength = Augmentation(rotation_deg=20.0, time_warp=0.1, modality_dropout=0.2, channel_dropout=0.1)
+    config = replace(CONFIG, contrast=contrast, loss=name, augmentation=strength, temperature=0.2)
+    windows = toy_windows(9, 3)
+    windows.present["gyroscope"][1::3] = False
+    windows.present["heart"][:4] = False
+    for count in (2, 5, 9):
+        network, filled_up = model(3), model(3)
+        loss, is_usable = pretrain_loss(network, windows.select(torch.arange(count)), config, KeyedDraws(torch.tensor(8)))
+        same, is_filled_usable = pretrain_loss(filled_up, windows, config, KeyedDraws(torch.tensor(8)), torch.arange(9) < count)
+        assert is_usable == is_filled_usable
+        assert is_usable or count == 2
+        if not is_usable:
+            continue
+        assert same.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+        if not is_usable:
+            continue
+        loss.backward()
+        same.backward()
+        for one, other in zip(network.parameters(), filled_up.parameters(), strict=True):
+            slopes = [torch.zeros_like(each) if each.grad is None else each.grad for each in (one, other)]
+            torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("contrast", ["fused", "per-modality", "cross-modal"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_batch_in_which_too_few_count_is_not_usable(model: MakeModel, toy_windows: MakeWindows, contrast: Contrast, count: int):
+    config = replace(CONFIG, contrast=contrast)
+    _, is_usable = pretrain_loss(model(), toy_windows(5), config, KeyedDraws(torch.tensor(0)), torch.arange(5) < count)
+    assert not is_usable

@@ -1,64 +1,53 @@
-from collections.abc import Callable
-
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from clmm_core.models.clmm import Clmm
-from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors
-from clmm_core.training.pseudo_labels import pseudo_labelled
+from clmm_core.training.device_tensors import NO_CLASS
+from clmm_core.training.pseudo_labels import pseudo_labels
 
-MakeModel = Callable[..., Clmm]
-MakeWindows = Callable[..., DeviceTensors]
 NOTHING = torch.zeros(0, dtype=torch.int64)
+LOGITS = torch.log(torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.4, 0.35, 0.25], [0.02, 0.08, 0.9]]))
+OWN = torch.tensor([2, NO_CLASS, 1, 0])
 
 
-def probabilities(model: Clmm, windows: DeviceTensors) -> list[list[float]]:
-    """One window after the other, without dropout."""
-    model.eval()
-    alone = [windows.select(torch.tensor([row])) for row in range(len(windows))]
-    return [model(each.streams, each.present)[0].softmax(dim=0).tolist() for each in alone]
+@pytest.mark.parametrize(
+    ("confidence", "rows", "classes"),
+    [(0.0, [0, 1, 2, 3], [0, 1, 0, 2]), (0.5, [0, 1, 3], [0, 1, 2]), (0.85, [3], [2]), (1.0, [], [])],
+)
+def test_windows_are_taken_from_the_confidence_on_with_their_likeliest_class(confidence: float, rows: list[int], classes: list[int]):
+    chosen, labels = pseudo_labels(LOGITS, OWN, NOTHING, confidence)
+    assert chosen.tolist() == rows
+    assert labels.tolist() == classes
 
 
-def rows_in(windows: DeviceTensors, chosen: DeviceTensors) -> list[int]:
-    """Which of `windows` were chosen, in order."""
-    first = windows.streams["accelerometer"]
-    return [int((first == window).flatten(1).all(dim=1).nonzero()) for window in chosen.streams["accelerometer"]]
+def test_known_labels_are_kept_however_unsure_the_model_is():
+    known = torch.tensor([0, 2])
+    chosen, labels = pseudo_labels(LOGITS, OWN, known, 1.0)
+    assert (chosen.tolist(), labels.tolist()) == ([0, 2], [2, 1])
+    chosen, labels = pseudo_labels(LOGITS, OWN, known, 0.0)
+    assert (chosen.tolist(), labels.tolist()) == ([0, 1, 2, 3], [2, 1, 1, 2])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_windows_are_taken_from_the_confidence_on_with_their_likeliest_class(model: MakeModel, toy_windows: MakeWindows, share: float):
-    network, windows = model(dropout=0.5), toy_windows(12)
-    sure = [max(row) for row in probabilities(network, windows)]
-    confidence = sorted(sure)[6] - 1e-6 if share == 0.5 else share
-    chosen = pseudo_labelled(network.train(), windows, NOTHING, confidence)
-    expected = [row for row, value in enumerate(sure) if value >= confidence]
-    assert rows_in(windows, chosen) == expected
-    assert len(expected) == {0.0: 12, 0.5: 6, 1.0: 0}[share]
-    likeliest = [row.index(max(row)) for row in probabilities(network, windows)]
-    assert chosen.classes.tolist() == [likeliest[row] for row in expected]
+def test_labels_that_do_not_count_as_known_are_not_looked_at():
+    one, other = (pseudo_labels(LOGITS, own, NOTHING, 0.5) for own in (OWN, torch.full((4,), NO_CLASS)))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
 
 
-def test_known_labels_are_kept_however_unsure_the_model_is(model: MakeModel, toy_windows: MakeWindows):
-    windows, known = toy_windows(12), torch.tensor([2, 7])
-    only_known = pseudo_labelled(model(), windows, known, 1.0)
-    assert rows_in(windows, only_known) == [2, 7]
-    assert only_known.classes.tolist() == windows.classes[known].tolist()
-    everything = pseudo_labelled(model(), windows, known, 0.0)
-    assert everything.classes[known].tolist() == windows.classes[known].tolist()
-    assert NO_CLASS not in everything.classes
+@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=1, max_size=9), st.floats(0, 1))
+def test_whoever_is_taken_is_sure_enough(rows: list[list[float]], confidence: float):
+    logits = torch.tensor(rows)
+    chosen, labels = pseudo_labels(logits, torch.full((len(rows),), NO_CLASS), NOTHING, confidence)
+    sure = logits.softmax(dim=1)
+    assert (sure[chosen, labels] >= confidence).all()
+    left = [row for row in range(len(rows)) if row not in chosen.tolist()]
+    assert (sure[left].max(dim=1).values < confidence).all() if left else True
+    assert torch.equal(chosen, chosen.sort().values)
 
 
-def test_labels_that_do_not_count_as_known_are_not_looked_at(model: MakeModel, toy_windows: MakeWindows):
-    windows = toy_windows(12)
-    hidden = DeviceTensors(windows.streams, windows.present, torch.full((12,), NO_CLASS))
-    one, other = (pseudo_labelled(model(), each, NOTHING, 0.0) for each in (windows, hidden))
-    assert torch.equal(one.classes, other.classes)
-
-
-def test_nothing_is_changed_and_no_gradient_kept(model: MakeModel, toy_windows: MakeWindows):
-    windows, before = toy_windows(6, 3), toy_windows(6, 3)
-    windows.present["heart"][2] = False
-    chosen = pseudo_labelled(model(3), windows, torch.tensor([1]), 0.0)
-    assert torch.equal(windows.classes, before.classes)
-    assert chosen.present["heart"].tolist() == [True, True, False, True, True, True]
-    assert not chosen.classes.requires_grad
+def test_inputs_stay_as_they_are():
+    logits, own = LOGITS.clone(), OWN.clone()
+    pseudo_labels(logits, own, torch.tensor([0]), 0.5)
+    assert torch.equal(logits, LOGITS)
+    assert torch.equal(own, OWN)

@@ -3,19 +3,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clmm_core.training.draws import Draws, GeneratorDraws
 from clmm_core.training.views import fused_views
 
 B, D = 4, 6
 NAMES = ("accelerometer", "gyroscope", "heart")
 
 
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+def seed(number: int = 0) -> Draws:
+    return GeneratorDraws(torch.Generator().manual_seed(number))
 
 
 def projections(num_modalities: int, num_copies: int = 1) -> list[dict[str, Tensor]]:
     random = seed(1)
-    return [{name: normalize(torch.randn(B, D, generator=random), dim=1) for name in NAMES[:num_modalities]} for _ in range(num_copies)]
+    return [{name: normalize(random.normal(B, D), dim=1) for name in NAMES[:num_modalities]} for _ in range(num_copies)]
 
 
 def everywhere(num_modalities: int) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from clmm_core.errors import ConfigError
 from clmm_core.federated.source import client_source
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import PARTIAL_SUFFIX, WEIGHTS, read_run
-from server import server_app
+from server import results as results_module
 from server.run_config import Value, parse_run_config
 from simulation.in_process import InProcessHosts
 from simulation.study import cells as module
@@ -153,9 +154,9 @@ def test_a_cell_with_shared_stage_one_is_the_run_made_whole_to_the_last_bit(
     study: Finished, cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, i: int
 ):
     torch.set_num_threads(1)
-    monkeypatch.setattr(server_app, "render", lambda record: record.info.name)  # the picture of a run says no more than the run
+    monkeypatch.setattr(results_module, "render", lambda record: record.info.name)  # the picture of a run says no more than the run
     values = {**cells[i].values, "results-dir": str(tmp_path), "run-name": "whole"}
-    server_app.train_and_write(InProcessHosts(1), parse_run_config(values), values, lambda _: None)
+    results_module.train_and_write(InProcessHosts(1), parse_run_config(values), values, lambda _: None)
     shared, whole = study.results / cells[i].name, tmp_path / "whole"
     one, other = load_file(shared / WEIGHTS), load_file(whole / WEIGHTS)
     assert one.keys() == other.keys()
@@ -206,3 +207,63 @@ def test_a_study_killed_half_way_leaves_no_process_and_goes_on_where_it_was(cell
     assert before == {name: (results / name / "config.json").stat().st_mtime_ns for name in finished}
     assert left_in(results) == {cell.name for cell in cells}
     assert not list(results.glob("*/mark"))
+
+
+@pytest.fixture(scope="module")
+def lockstep(cells: list[Cell], broken: list[Cell], trees: Cell, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return the same study run three side by side on one device."""
+    results, told = tmp_path_factory.mktemp("lockstep"), []
+    failed = run_cells([*broken, *cells, trees], results, 3, lambda *each: told.append(each), device="cpu")
+    return Finished(results, failed, told)
+
+
+def test_runs_side_by_side_leave_the_same_folders_and_words(lockstep: Finished, study: Finished, broken: list[Cell]):
+    assert left_in(lockstep.results) == left_in(study.results)
+    assert [path.name for path in (lockstep.results / STAGE_ONE).iterdir()] == [path.name for path in (study.results / STAGE_ONE).iterdir()]
+    assert [(number, total) for _, number, total in lockstep.told] == [(number, 9) for number in range(1, 10)]
+    assert sorted(done.what for done, _, _ in lockstep.told) == sorted(done.what for done, _, _ in study.told)
+    assert torch.get_float32_matmul_precision() == "highest"  # as a process begins; it was lowered meanwhile
+    assert {done.what for done in lockstep.failed} == {f"stage one {broken[0].stage_one}", *(cell.name for cell in broken)}
+    assert all("no host has a subject 'device-99999'" in done.error for done in lockstep.failed)
+    assert [done for done, _, _ in lockstep.told if done.error] == lockstep.failed
+
+
+def test_runs_side_by_side_leave_figures_but_no_model(lockstep: Finished, study: Finished, cells: list[Cell]):
+    """What is trained differs by its random numbers alone."""
+    for cell in cells:
+        assert not (lockstep.results / cell.name / WEIGHTS).exists()
+        one, other = read_run(lockstep.results / cell.name), read_run(study.results / cell.name)
+        assert one.split == other.split
+        assert one.info.run_config == {**other.info.run_config, "results-dir": str(lockstep.results)}
+        assert [(each.stage, each.server_round, each.num_devices) for each in one.rounds] == [
+            (each.stage, each.server_round, each.num_devices) for each in other.rounds
+        ]
+        assert [each.subject for each in one.subjects] == [each.subject for each in other.subjects]
+        assert [each.counts.confusion.sum() for each in one.subjects] == [each.counts.confusion.sum() for each in other.subjects]
+
+
+def test_trees_are_the_same_whatever_else_is_trained(lockstep: Finished, study: Finished, trees: Cell):
+    one, other = (without_times(read_run(each.results / trees.name)) for each in (lockstep, study))
+    assert one == other
+
+
+def test_a_cell_run_side_by_side_is_the_cell_run_alone(lockstep: Finished, cells: list[Cell], tmp_path: Path):
+    """Also where it trains its stage one itself."""
+    assert run_cells(cells[:1], tmp_path, 1, no_word, device="cpu") == []
+    assert not list((tmp_path / STAGE_ONE).iterdir())
+    assert without_times(read_run(tmp_path / cells[0].name)) == without_times(read_run(lockstep.results / cells[0].name))
+
+
+def test_a_second_start_side_by_side_runs_what_is_missing_with_the_stage_one_there_is(
+    lockstep: Finished, cells: list[Cell], trees: Cell, tmp_path: Path
+):
+    results = shutil.copytree(lockstep.results, tmp_path / "results")
+    told: list[Done] = []
+    assert run_cells([*cells, trees], results, 3, lambda done, *_: told.append(done), device="cpu") == []
+    assert told == []
+    for cell in cells[:2]:
+        shutil.rmtree(results / cell.name)
+    assert run_cells([*cells, trees], results, 3, lambda done, *_: told.append(done), device="cpu") == []
+    assert {done.what for done in told} == {cell.name for cell in cells[:2]}
+    again, before = (without_times(read_run(each / cells[0].name)) for each in (results, lockstep.results))
+    assert again == before

@@ -14,8 +14,8 @@ from clmm_core.models.config import ModalityShape, ModelChoice, ModelConfig, siz
 from clmm_core.report.metrics import num_right_of, num_windows_of
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import RECORD_FILES, read_run
+from server.results import train_and_write
 from server.run_config import Value, parse_run_config
-from server.server_app import train_and_write
 from simulation.in_process import InProcessHosts
 from simulation.study import classical
 from simulation.study.classical import NUM_FREQUENCIES, features_of, train_extra_trees

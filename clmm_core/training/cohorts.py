@@ -1,0 +1,126 @@
+"""Many hosts' shares of a round at once, as a study's runs ask for them: all their devices trained, and evaluated, together."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clmm_core.data.fleet import device_windows
+from clmm_core.data.labels import Rows
+from clmm_core.data.windows import DeviceWindows
+from clmm_core.errors import DeviceSkippedError
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import DeviceEvaluation, DeviceTraining, HostEvaluation, HostUpdate, LeftOut
+from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.report.metrics import counts_as_lists, counts_of
+from clmm_core.seeds import derive_seed
+from clmm_core.training.cohort import DIVERGED, training_rows
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows
+from clmm_core.training.lessons import Lesson, TrainTask, lesson_of, stage_of, trained_together, whole_windows
+from clmm_core.training.smoothing import smoothed
+from clmm_core.training.tasks import EvaluateTask, SelftrainTask
+from clmm_core.training.together import Job, Mean, predict_together, train_together
+
+Question = tuple[TrainTask, Arrays]
+
+
+def train_cohorts(questions: Sequence[Question], device: torch.device) -> list[tuple[HostUpdate, Arrays]]:
+    """Return what `cohort.train_cohort` returns for each question; only the random numbers, which are keyed here, are others."""
+    lessons = _lessons(questions, device)
+    losses, means = train_together([_job(questions[host], host, lesson) for host, lesson in lessons], device)
+    replies = []
+    for host in range(len(questions)):
+        own = [(lesson, loss) for (asked, lesson), loss in zip(lessons, losses, strict=True) if asked == host]
+        replies.append(_reply(own, means.get(host, [])))
+    return replies
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluation:
+    """One device of an evaluation."""
+
+    windows: DeviceWindows
+    rows: Rows
+    """Those to evaluate on."""
+    whole: DeviceTensors
+
+
+def evaluate_cohorts(questions: Sequence[tuple[EvaluateTask, Arrays]], device: torch.device) -> list[tuple[HostEvaluation, Arrays]]:
+    """Return what `evaluate.evaluate_cohort` returns for each question; those that personalise are answered one after the other."""
+    together = {number: _evaluations(*question) for number, question in enumerate(questions) if not question[0].personalise}
+    jobs = [(number, each.whole) for number, evaluations in together.items() for each in evaluations if len(each.rows)]
+    logits = iter(predict_together([(questions[number][0].model, questions[number][1], whole) for number, whole in jobs], device))
+    return [
+        (_evaluated(together[number], logits, question[0].smooth_s), {}) if number in together else evaluate_cohort(*question)
+        for number, question in enumerate(questions)
+    ]
+
+
+def _evaluations(task: EvaluateTask, arrays: Arrays) -> list[_Evaluation]:
+    each = [device_windows(task.data, name) for name in sorted(task.devices)]
+    return [_Evaluation(windows, evaluated_rows(windows, task), whole_windows(task, arrays, (windows.device,))) for windows in each]
+
+
+def _evaluated(evaluations: Sequence[_Evaluation], logits: Iterator[Tensor], smooth_s: float) -> HostEvaluation:
+    """Return the counts of each device; `logits` gives those of the devices that have rows, in order."""
+    evaluated: list[DeviceEvaluation] = []
+    left_out: list[LeftOut] = []
+    for each in evaluations:
+        if not len(each.rows):
+            left_out.append(LeftOut(device=each.windows.device, reason=NOTHING_TO_EVALUATE))
+            continue
+        probabilities = smoothed(next(logits).double().softmax(dim=1).numpy(), each.windows, smooth_s)
+        counts = counts_as_lists(counts_of(probabilities[each.rows], each.whole.classes[each.rows].numpy()))
+        evaluated.append(DeviceEvaluation(device=each.windows.device, modalities=tuple(each.windows.streams), counts=counts))
+    return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out))
+
+
+def _lessons(questions: Sequence[Question], device: torch.device) -> list[tuple[int, Lesson]]:
+    """Return every lesson with the number of its question; models that label their own windows do so together."""
+    asked = [
+        (host, together, whole_windows(task, arrays, together))
+        for host, (task, arrays) in enumerate(questions)
+        for together in trained_together(task)
+    ]
+    unsure = [(host, windows) for host, _, windows in asked if isinstance(questions[host][0], SelftrainTask)]
+    logits = iter(predict_together([(questions[host][0].model, questions[host][1], windows) for host, windows in unsure], device))
+    return [
+        (host, lesson_of(task, together, windows, next(logits) if isinstance(task, SelftrainTask) else None))
+        for host, together, windows in asked
+        for task in (questions[host][0],)
+    ]
+
+
+def _job(question: Question, host: int, lesson: Lesson) -> Job:
+    task, arrays = question
+    stage = stage_of(task)
+    return Job(
+        model=task.model,
+        config=task.config,
+        arrays=arrays,
+        windows=lesson.windows,
+        rows=lesson.rows,
+        classes=lesson.classes,
+        key=derive_seed(task.seed, stage, task.server_round, *lesson.devices),
+        host=host,
+        weights=lesson.weights(stage),
+    )
+
+
+def _reply(lessons: Sequence[tuple[Lesson, float | DeviceSkippedError]], means: Sequence[Mean]) -> tuple[HostUpdate, Arrays]:
+    rows: list[DeviceTraining] = []
+    left_out: list[LeftOut] = []
+    for lesson, loss in lessons:
+        if isinstance(loss, float) and math.isfinite(loss):
+            rows += training_rows(lesson, loss)
+        else:
+            reason = str(loss) if isinstance(loss, DeviceSkippedError) else DIVERGED
+            left_out += [LeftOut(device=device, reason=reason) for device in lesson.devices]
+    folded = WeightedSum()
+    for update, weights in means:
+        folded.add(update, weights)
+    mean = folded.mean() if rows else {}
+    return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean

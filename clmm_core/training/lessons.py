@@ -1,0 +1,116 @@
+"""What a device learns from in one round of each stage: which of its windows, and what they count as showing."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clmm_core.data.fleet import DataConfig, device_windows
+from clmm_core.data.labels import LabelDraw, draw_labelled
+from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.models.config import ModelConfig
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors, pooled, zero_filled
+from clmm_core.training.model_arrays import load_arrays
+from clmm_core.training.pseudo_labels import pseudo_labels
+from clmm_core.training.tasks import FinetuneTask, ModelTask, PretrainTask, SelftrainTask
+
+TrainTask = PretrainTask | FinetuneTask
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One device's, or that of several trained as one."""
+
+    devices: tuple[str, ...]
+    windows: DeviceTensors
+    """All of theirs; the same object in every round."""
+    rows: Tensor
+    """`[rows]` int64, those to learn from."""
+    classes: Tensor
+    """`[rows]` int64, what they count as showing; nothing, in stage one."""
+    num_windows: tuple[int, ...]
+    """How many of the rows are each device's."""
+
+    def learnt(self) -> DeviceTensors:
+        """Return the windows to learn from, with those classes."""
+        chosen = self.windows.select(self.rows)
+        return DeviceTensors(chosen.streams, chosen.present, self.classes)
+
+    def weights(self, stage: str) -> dict[str, float]:
+        """Return how much it counts in each part of the model: the windows that part is trained on."""
+        owned = {name: float(mask[self.rows].sum()) for name, mask in self.windows.present.items()}
+        owned = {name: weight for name, weight in owned.items() if weight}
+        return owned if stage == "pretrain" else {**owned, FUSION: float(len(self.rows))}
+
+
+def stage_of(task: TrainTask) -> str:
+    """Return the name of the stage a task belongs to."""
+    if isinstance(task, SelftrainTask):
+        return "selftrain"
+    return "pretrain" if isinstance(task, PretrainTask) else "finetune"
+
+
+def trained_together(task: TrainTask) -> list[tuple[str, ...]]:
+    """Return the devices, ascending, each alone or all as one."""
+    devices = sorted(task.devices)
+    return [tuple(devices)] if task.config.local.pooled else [(device,) for device in devices]
+
+
+def whole_windows(task: ModelTask, arrays: Arrays, devices: tuple[str, ...]) -> DeviceTensors:
+    """Return all windows of devices that train as one; the same object for the same ones, until long not asked for."""
+    if not task.data.zero_fill:
+        return _whole(task.data, devices, task.classes)
+    means = {name: values.tobytes() for name, values in arrays.items() if name.endswith(".mean")}
+    return _whole_filled(task.data, devices, task.classes, task.model, tuple(sorted(means.items())))
+
+
+def lesson_of(task: TrainTask, devices: tuple[str, ...], windows: DeviceTensors, logits: Tensor | None) -> Lesson:
+    """Return what these devices learn from in this round.
+
+    Args:
+        task: the round's.
+        devices: those that train as one.
+        windows: all of theirs, as `whole_windows` gives them.
+        logits: `[windows, classes]` of the model that was sent; needed for self-training alone.
+    """
+    rows, classes, counts, first = [], [], [], 0
+    for device in devices:
+        own = device_windows(task.data, device)
+        here = torch.arange(first, first + len(own))
+        if isinstance(task, PretrainTask):
+            chosen, shown = here, windows.classes[here]
+        else:
+            is_known = not isinstance(task, SelftrainTask) or device in task.labelled
+            drawn = _drawn(task.data, device, task.classes, task.labels) if is_known else torch.zeros(0, dtype=torch.int64)
+            chosen = drawn + first
+            shown = windows.classes[chosen]
+            if isinstance(task, SelftrainTask):
+                assert logits is not None
+                within, shown = pseudo_labels(logits[here], windows.classes[here], drawn, task.confidence)
+                chosen = within + first
+        rows.append(chosen)
+        classes.append(shown)
+        counts.append(len(chosen))
+        first += len(own)
+    return Lesson(devices, windows, torch.cat(rows), torch.cat(classes), tuple(counts))
+
+
+@lru_cache(maxsize=1024)
+def _drawn(data: DataConfig, device: str, classes: tuple[str, ...], labels: LabelDraw) -> Tensor:
+    return torch.from_numpy(draw_labelled(device_windows(data, device), classes, labels)[0])
+
+
+@lru_cache(maxsize=1024)
+def _whole(data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...]) -> DeviceTensors:
+    parts = [device_tensors(device_windows(data, device), classes) for device in devices]
+    return pooled(parts) if len(parts) > 1 else parts[0]
+
+
+@lru_cache(maxsize=1024)
+def _whole_filled(
+    data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...], model: ModelConfig, means: tuple[tuple[str, bytes], ...]
+) -> DeviceTensors:
+    normalisation = {name: np.frombuffer(values, np.float32) for name, values in means}
+    return zero_filled(_whole(data, devices, classes), load_arrays(model, normalisation))

@@ -1,0 +1,461 @@
+"""Many devices trained as one program: their models stacked, every step of all of them one call.
+
+On a GPU a single small model is bound by the launches of its kernels; a stack of hundreds takes hardly longer than one. What a device
+learns is what it learns alone (to rounding) with the same draws, whoever shares the stack.
+
+J = devices trained together, B = batch, N = numbers that learn, U = different sets of windows.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from clmm_core.errors import DeviceSkippedError
+from clmm_core.federated.arrays import Arrays, part_of
+from clmm_core.federated.weighted_sum import Weights
+from clmm_core.models.clmm import Clmm
+from clmm_core.models.config import ModelConfig
+from clmm_core.training.device_tensors import DeviceTensors, batches_of
+from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.finetune import FinetuneConfig, finetune_loss, finetuned_parameters, no_labels
+from clmm_core.training.pretrain import (
+    SMALLEST_BATCH,
+    PretrainConfig,
+    nothing_to_compare,
+    pretrain_loss,
+    pretrained_parameters,
+    too_few_windows,
+)
+from clmm_core.training.stackable import stackable
+
+StageConfig = PretrainConfig | FinetuneConfig
+AT_ONCE = 256
+"""Devices in one stack: bounds the memory."""
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+"""Of AdamW, as `torch.optim.AdamW` has them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One device's training in one round."""
+
+    model: ModelConfig
+    config: StageConfig
+    arrays: Arrays
+    """The global model it starts from; jobs that start from the same one share it."""
+    windows: DeviceTensors
+    """All that it may learn from; jobs of one device share it from round to round."""
+    rows: Tensor
+    """`[rows]` int64, the windows it learns from."""
+    classes: Tensor
+    """`[rows]` int64, what they show; -1 in stage one."""
+    key: int
+    """All its random numbers follow from it."""
+    host: int
+    """Jobs of one host are folded into one mean."""
+    weights: Weights
+    """How much it counts in the mean of each part of the model."""
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What jobs of one stack have in common: all but where they start, their windows, and their learning rate."""
+        config = replace(self.config, local=replace(self.config.local, learning_rate=0.0))
+        shapes = tuple((name, *values.shape[1:]) for name, values in self.windows.streams.items())
+        return self.model, config, shapes
+
+
+Mean = tuple[Arrays, Weights]
+"""A mean update (local minus global) of what was trained, and the weight of each part in it."""
+
+
+def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[list[float | DeviceSkippedError], dict[int, list[Mean]]]:
+    """Train those that are alike as one stack.
+
+    Returns:
+        For each job in order its mean loss, NaN where training diverged, or why it was left out; and by host the means of its jobs
+        that count, one a stack they were in.
+    """
+    done: dict[int, float | DeviceSkippedError] = {}
+    means: dict[int, list[Mean]] = {}
+    stacks: dict[tuple[object, ...], list[int]] = {}
+    for i, job in enumerate(jobs):
+        stacks.setdefault(job.alike, []).append(i)
+    for members in stacks.values():
+        for first in range(0, len(members), AT_ONCE):
+            some = members[first : first + AT_ONCE]
+            together = [jobs[i] for i in some]
+            stack = _stack_for(together, device)
+            losses = stack.train(together)
+            done |= dict(zip(some, losses, strict=True))
+            for host, mean in stack.folded(together, losses).items():
+                means.setdefault(host, []).append(mean)
+    return [done[i] for i in range(len(jobs))], means
+
+
+def _untrained(job: Job) -> DeviceSkippedError:
+    """Return why a job took no step."""
+    if not isinstance(job.config, PretrainConfig):
+        return no_labels()
+    return too_few_windows(len(job.rows)) if len(job.rows) < SMALLEST_BATCH else nothing_to_compare(job.config, len(job.rows))
+
+
+class _Objective(nn.Module):
+    """The loss of one device's batch as a module, so that its parameters can be a stack."""
+
+    def __init__(self, model: Clmm, config: StageConfig, hold: Callable[[Draws], None]) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.hold = hold
+
+    def forward(self, batch: DeviceTensors, counts: Tensor, draws: KeyedDraws) -> tuple[Tensor, Tensor]:
+        """Return the loss and whether it means anything."""
+        self.hold(draws)
+        if isinstance(self.config, PretrainConfig):
+            return pretrain_loss(self.model, batch, self.config, draws, counts)
+        return finetune_loss(self.model, batch, self.config, draws, counts), counts.any()
+
+
+class _Stack:
+    """The program of one stack: buffers of fixed shape, one step over them, captured as a CUDA graph where there is a GPU."""
+
+    def __init__(self, jobs: Sequence[Job], device: torch.device) -> None:
+        like = jobs[0]
+        self.device = device
+        self.config = like.config
+        self.modalities = tuple(like.windows.streams)
+        model, hold = stackable(like.model)
+        self.objective = _Objective(model.to(device).train(), like.config, hold)
+        names = {id(p): f"model.{name}" for name, p in model.named_parameters()}
+        slow, quick = self._learning(model)
+        self.learning = [names[id(p)] for p in (*slow, *quick)]
+        shapes = dict(self.objective.named_parameters())
+        self.shapes = [shapes[name].shape for name in self.learning]
+        self.sizes = [shape.numel() for shape in self.shapes]
+        rate = getattr(like.config, "encoder_rate", 1.0)
+        num_slow = sum(p.numel() for p in slow)
+        self.factor = torch.cat([torch.full((num_slow,), float(rate)), torch.ones(sum(self.sizes) - num_slow)]).to(device)  # [N]
+        count, total = len(jobs), sum(self.sizes)
+        self.start, self.now, self.first, self.second = (torch.zeros(count, total, device=device) for _ in range(4))
+        learning = set(self.learning)
+        everything = {**shapes, **dict(self.objective.named_buffers())}
+        self.fixed = {name: torch.zeros(count, *v.shape, device=device) for name, v in everything.items() if name not in learning}
+        per_job = {"rate": torch.float32, "steps": torch.float32, "loss": torch.float32, "keys": torch.int64, "windows": torch.int64}
+        self.per_job = {name: torch.zeros(count, dtype=dtype, device=device) for name, dtype in per_job.items()}
+        self.number = torch.zeros((), dtype=torch.int64, device=device)
+        self.data = _stacked_windows(jobs, device)
+        # All batches of a round; as many steps as any job could take.
+        most = max(len(job.windows) for job in jobs)
+        num_steps = like.config.local.epochs * math.ceil(most / like.config.local.batch_size)
+        shape = (num_steps, count, like.config.local.batch_size)
+        self.rows = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.classes = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def _learning(self, model: Clmm) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        if isinstance(self.config, PretrainConfig):
+            return [], pretrained_parameters(model, self.modalities)
+        return finetuned_parameters(model, self.modalities)
+
+    def train(self, jobs: Sequence[Job]) -> list[float | DeviceSkippedError]:
+        """Train a round of each job; see `train_together`."""
+        num_steps = self._load(jobs)
+        for _ in range(num_steps):
+            self._run()
+        if isinstance(self.config, PretrainConfig) and self.config.aggregation == "l-dawa":
+            self._scale_by_agreement()
+        is_finite = self.now.isfinite().all(dim=1)
+        losses = torch.where(is_finite, self.per_job["loss"] / self.per_job["steps"], torch.nan)
+        each = zip(jobs, losses.tolist(), self.per_job["steps"].tolist(), strict=True)
+        return [float(loss) if steps else _untrained(job) for job, loss, steps in each]
+
+    def folded(self, jobs: Sequence[Job], losses: Sequence[float | DeviceSkippedError]) -> dict[int, Mean]:
+        """Return by host the weighted mean of its jobs' updates, over those that count; see `federated.weighted_sum`."""
+        counting = [j for j, loss in enumerate(losses) if isinstance(loss, float) and math.isfinite(loss)]
+        hosts = sorted({jobs[j].host for j in counting})
+        weights: dict[int, dict[str, float]] = {host: {} for host in hosts}
+        for j in counting:
+            for part, weight in jobs[j].weights.items():
+                weights[jobs[j].host][part] = weights[jobs[j].host].get(part, 0.0) + weight
+        updates = (self.now - self.start)[counting].double()  # [counting, N]
+        means: dict[int, Arrays] = {host: {} for host in hosts}
+        for part, names in self._parts().items():
+            shares = np.zeros((len(hosts), len(counting)))
+            for column, j in enumerate(counting):
+                if part in jobs[j].weights:
+                    shares[hosts.index(jobs[j].host), column] = jobs[j].weights[part] / weights[jobs[j].host][part]
+            columns = torch.cat([torch.arange(first, first + size, device=self.device) for _, first, size, _ in names])
+            mean = (torch.from_numpy(shares).to(self.device) @ updates[:, columns]).float().cpu().numpy()
+            ends = np.cumsum([size for _, _, size, _ in names])[:-1]
+            for host, row in zip(hosts, mean, strict=True):
+                if part in weights[host]:
+                    pieces = zip(names, np.split(row, ends), strict=True)
+                    means[host] |= {name: piece.reshape(shape) for (name, _, _, shape), piece in pieces}
+        return {host: (means[host], weights[host]) for host in hosts}
+
+    def _parts(self) -> dict[str, list[tuple[str, int, int, torch.Size]]]:
+        """Return by part of the model its arrays: name, first column, number of columns, shape."""
+        parts: dict[str, list[tuple[str, int, int, torch.Size]]] = {}
+        first = 0
+        for name, size, shape in zip(self.learning, self.sizes, self.shapes, strict=True):
+            own = name.removeprefix("model.")
+            parts.setdefault(part_of(own), []).append((own, first, size, shape))
+            first += size
+        return parts
+
+    def _scale_by_agreement(self) -> None:
+        """Scale each array by its cosine with the one it started from; see `federated.l_dawa`."""
+        for now, start in zip(torch.split(self.now, self.sizes, dim=1), torch.split(self.start, self.sizes, dim=1), strict=True):
+            one, other = now.double(), start.double()
+            lengths = one.norm(dim=1) * other.norm(dim=1)
+            cosine = torch.where(lengths > 0, (one * other).sum(dim=1) / lengths, 1.0).clamp(max=1.0)
+            now.mul_(cosine.float()[:, None])
+
+    def _load(self, jobs: Sequence[Job]) -> int:
+        """Put the jobs into the buffers; return how many steps the longest takes."""
+        which, flat, fixed = _starts(jobs, self.learning, list(self.fixed))
+        self.start.copy_(torch.from_numpy(flat).to(self.device)[which])
+        self.now.copy_(self.start)
+        for name, values in fixed.items():
+            self.fixed[name].copy_(torch.from_numpy(values).to(self.device)[which])
+        for buffer in (self.first, self.second, self.per_job["steps"], self.per_job["loss"], self.number):
+            buffer.zero_()
+        self.per_job["rate"].copy_(torch.tensor([job.config.local.learning_rate for job in jobs]))
+        self.per_job["keys"].copy_(torch.tensor([job.key for job in jobs]))
+        place = {id(windows): i for i, windows in enumerate(_different(jobs))}
+        self.per_job["windows"].copy_(torch.tensor([place[id(job.windows)] for job in jobs]))
+        rows, classes, counts, num_steps = _batches(jobs, self.rows.shape)
+        self.rows[:num_steps].copy_(torch.from_numpy(rows[:num_steps]))
+        self.classes[:num_steps].copy_(torch.from_numpy(classes[:num_steps]))
+        self.counts[:num_steps].copy_(torch.from_numpy(counts[:num_steps]))
+        return num_steps
+
+    def _run(self) -> None:
+        """Take one step, by replaying it where it is captured."""
+        if self.device.type != "cuda":
+            self._step()
+            return
+        if self.graph is None:
+            self.graph = self._captured()
+        self.graph.replay()
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """Return the captured step; the buffers are as before."""
+        state = [self.now, self.first, self.second, self.number, self.per_job["steps"], self.per_job["loss"]]
+        before = [buffer.clone() for buffer in state]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # One pool for all: a step leaves nothing in it that the next one, of whichever stack, may not overwrite.
+        with torch.cuda.graph(graph, pool=_graph_pool(), capture_error_mode="thread_local"):
+            self._step()
+        for buffer, values in zip(state, before, strict=True):
+            buffer.copy_(values)
+        return graph
+
+    def _step(self) -> None:
+        # The one way of attention that torch.vmap can stack.
+        with sdpa_kernel(SDPBackend.MATH):
+            self._step_of_each()
+
+    def _step_of_each(self) -> None:
+        rows, classes, counts = (buffer.index_select(0, self.number.view(1))[0] for buffer in (self.rows, self.classes, self.counts))
+        where = self.per_job["windows"][:, None], rows
+        batch = DeviceTensors(
+            {name: values[where] for name, values in self.data.streams.items()},
+            {name: mask[where] for name, mask in self.data.present.items()},
+            classes,
+        )
+        learning = self._named(self.now)
+        (gradients, (losses, is_usable)) = self._gradients(learning, batch, counts)
+        flat = torch.cat([gradients[name].flatten(1) for name in self.learning], dim=1)  # [J, N]
+        is_active = counts.any(dim=1) & is_usable
+        self._descend(flat, is_active)
+        self.per_job["loss"] += torch.where(is_active, losses, 0.0)
+        self.number += 1
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = torch.split(flat, self.sizes, dim=1)
+        return {name: part.view(-1, *shape) for name, shape, part in zip(self.learning, self.shapes, parts, strict=True)}
+
+    def _gradients(
+        self, learning: dict[str, Tensor], batch: DeviceTensors, counts: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        def loss_of(
+            own: dict[str, Tensor], fixed: dict[str, Tensor], streams: Any, present: Any, classes: Tensor, counts: Tensor, key: Tensor
+        ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            draws = KeyedDraws(key).step(self.number)
+            loss, is_usable = functional_call(self.objective, (own, fixed), (DeviceTensors(streams, present, classes), counts, draws))
+            return loss, (loss.detach(), is_usable)
+
+        # grad_and_value under vmap: each device's gradient of its own loss
+        of_each = vmap(grad_and_value(loss_of, has_aux=True))
+        gradients, (_, aux) = of_each(learning, self.fixed, batch.streams, batch.present, batch.classes, counts, self.per_job["keys"])
+        return gradients, aux
+
+    def _descend(self, gradient: Tensor, is_active: Tensor) -> None:
+        """Take a step of the optimiser where a job is active; see `local.local_optimizer`, whose sums these are.
+
+        Source: AdamW, Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
+        """
+        local = self.config.local
+        gradient = torch.where(is_active[:, None], gradient, 0.0)
+        if local.proximal:
+            gradient = gradient + local.proximal * (self.now - self.start)
+        self.per_job["steps"] += is_active
+        rate = self.per_job["rate"][:, None] * self.factor  # [J, N]
+        if local.optimizer == "sgd":
+            stepped = self.now - rate * (gradient + local.weight_decay * self.now)
+        else:
+            self.first.lerp_(gradient, (1 - BETA_1) * is_active[:, None].float())
+            self.second.lerp_(gradient.square(), (1 - BETA_2) * is_active[:, None].float())
+            steps = self.per_job["steps"][:, None].clamp(min=1)
+            scale = (1 - BETA_2**steps).sqrt()
+            direction = self.first / (1 - BETA_1**steps) / (self.second.sqrt() / scale + EPSILON)
+            stepped = self.now * (1 - rate * local.weight_decay) - rate * direction
+        self.now.copy_(torch.where(is_active[:, None], stepped, self.now))
+
+
+@torch.no_grad()
+def predict_together(jobs: Sequence[tuple[ModelConfig, Arrays, DeviceTensors]], device: torch.device) -> list[Tensor]:
+    """Return each model's logits `[windows, classes]` of its windows, without dropout, on the CPU; models that are alike in one stack."""
+    done: dict[int, Tensor] = {}
+    stacks: dict[tuple[object, ...], list[int]] = {}
+    for i, (model, _, windows) in enumerate(jobs):
+        stacks.setdefault((model, tuple((name, *values.shape[1:]) for name, values in windows.streams.items())), []).append(i)
+    for members in stacks.values():
+        for first in range(0, len(members), AT_ONCE // 4):
+            some = members[first : first + AT_ONCE // 4]
+            done |= dict(zip(some, _predicted([jobs[i] for i in some], device), strict=True))
+    return [done[i] for i in range(len(jobs))]
+
+
+def _predicted(jobs: Sequence[tuple[ModelConfig, Arrays, DeviceTensors]], device: torch.device) -> list[Tensor]:
+    config, like, _ = jobs[0]
+    model = _predictor(config, device)
+    starts = {id(arrays): arrays for _, arrays, _ in jobs}
+    place = {key: i for i, key in enumerate(starts)}
+    which = torch.tensor([place[id(arrays)] for _, arrays, _ in jobs], device=device)
+    stacked = {name: torch.from_numpy(np.stack([arrays[name] for arrays in starts.values()])).to(device)[which] for name in like}
+    different = list({id(windows): windows for _, _, windows in jobs}.values())
+    data, index = _upload(different, device), {id(windows): i for i, windows in enumerate(different)}
+    rows = torch.tensor([index[id(windows)] for _, _, windows in jobs], device=device)
+    streams = {name: values[rows] for name, values in data.streams.items()}
+    present = {name: mask[rows] for name, mask in data.present.items()}
+
+    def logits_of(arrays: dict[str, Tensor], streams: Any, present: Any) -> Tensor:
+        logits: Tensor = functional_call(model, arrays, (streams, present))
+        return logits
+
+    with sdpa_kernel(SDPBackend.MATH):
+        together = vmap(logits_of)(stacked, streams, present).cpu()
+    return [logits[: len(windows)] for logits, (_, _, windows) in zip(together, jobs, strict=True)]
+
+
+def _starts(jobs: Sequence[Job], learning: Sequence[str], fixed: Sequence[str]) -> tuple[Tensor, NDArray[np.float32], Arrays]:
+    """Return for each job which start it has, and the starts: `[starts, N]` what learns, and by name what does not.
+
+    What did not travel, because the stage does not use it, is zeros.
+    """
+    starts = {id(job.arrays): job.arrays for job in jobs}
+    place = {key: i for i, key in enumerate(starts)}
+    flat = np.stack([np.concatenate([arrays[name.removeprefix("model.")].ravel() for name in learning]) for arrays in starts.values()])
+    first = next(iter(starts.values()))
+    there = [name for name in fixed if name.removeprefix("model.") in first]
+    stacked = {name: np.stack([arrays[name.removeprefix("model.")] for arrays in starts.values()]) for name in there}
+    return torch.tensor([place[id(job.arrays)] for job in jobs]), flat.astype(np.float32), stacked
+
+
+def _batches(jobs: Sequence[Job], shape: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], int]:
+    """Return rows, classes and counts of every step, `[steps, J, B]`, and how many steps the longest job takes.
+
+    A short batch is filled up with a window of its job, which does not count.
+    """
+    rows, classes, counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+    num_steps = 0
+    for j, (job, orders) in enumerate(zip(jobs, _orders(jobs), strict=True)):
+        if not len(job.rows):
+            continue
+        own_rows, own_classes = job.rows.numpy(), job.classes.numpy()
+        rows[:, j], classes[:, j] = own_rows[0], own_classes[0]
+        smallest = SMALLEST_BATCH if isinstance(job.config, PretrainConfig) else 1
+        for step, chosen in enumerate(batches_of(orders, job.config.local.batch_size, smallest)):
+            rows[step, j, : len(chosen)] = own_rows[chosen]
+            classes[step, j, : len(chosen)] = own_classes[chosen]
+            counts[step, j, : len(chosen)] = True
+            num_steps = max(num_steps, step + 1)
+    return rows, np.maximum(classes, 0), counts, num_steps
+
+
+def _orders(jobs: Sequence[Job]) -> list[list[Tensor]]:
+    """Return for each job the orders of its rows, an epoch after the other: `KeyedDraws.permutation` of all of them at once."""
+    draws = KeyedDraws(torch.tensor([job.key for job in jobs]))
+    counts = torch.tensor([len(job.rows) for job in jobs])
+    most = int(counts.max())
+    beyond = torch.arange(most) >= counts[:, None]
+    epochs = [draws.uniform(most).masked_fill(beyond, torch.inf).argsort(dim=1) for _ in range(jobs[0].config.local.epochs)]
+    return [[epoch[j, :count] for epoch in epochs] for j, count in enumerate(counts.tolist())]
+
+
+def _different(jobs: Sequence[Job]) -> list[DeviceTensors]:
+    return list({id(job.windows): job.windows for job in jobs}.values())
+
+
+def _stacked_windows(jobs: Sequence[Job], device: torch.device) -> DeviceTensors:
+    return _upload(_different(jobs), device)
+
+
+def _upload(different: Sequence[DeviceTensors], device: torch.device) -> DeviceTensors:
+    """Return windows as `[U, windows, C, T]` on the device, filled up to the longest with its owner's first; kept while it is used."""
+    key = (str(device), *(id(windows) for windows in different))
+    if key not in _UPLOADED:
+        most = max(len(windows) for windows in different)
+        rows = [torch.arange(most).clamp(max=len(windows) - 1) for windows in different]
+        parts = [windows.select(chosen) for windows, chosen in zip(different, rows, strict=True)]
+        streams = {name: torch.stack([part.streams[name] for part in parts]).to(device) for name in parts[0].streams}
+        present = {name: torch.stack([part.present[name] for part in parts]).to(device) for name in parts[0].present}
+        # The windows are kept too: an id means them only as long as they live.
+        _UPLOADED[key] = (tuple(different), DeviceTensors(streams, present, torch.stack([part.classes for part in parts])))
+    return _UPLOADED[key][1]
+
+
+def _stack_for(jobs: Sequence[Job], device: torch.device) -> _Stack:
+    """Return the program for these jobs, made once for as many of the same kind over the same windows."""
+    key = (str(device), jobs[0].alike, len(jobs), tuple(id(windows) for windows in _different(jobs)))
+    if key not in _STACKS:
+        _STACKS[key] = _Stack(jobs, device)
+    return _STACKS[key]
+
+
+@lru_cache(maxsize=64)
+def _predictor(config: ModelConfig, device: torch.device) -> Clmm:
+    return stackable(config)[0].to(device).eval()
+
+
+@lru_cache(maxsize=1)
+def _graph_pool() -> Any:
+    return torch.cuda.graph_pool_handle()
+
+
+_UPLOADED: dict[tuple[object, ...], tuple[tuple[DeviceTensors, ...], DeviceTensors]] = {}
+_STACKS: dict[tuple[object, ...], _Stack] = {}
+
+
+def forget() -> None:
+    """Let go of all programs and windows."""
+    _STACKS.clear()
+    _UPLOADED.clear()
+    _graph_pool.cache_clear()  # a pool ends with the last graph in it

@@ -1,0 +1,87 @@
+"""A run from its config to its results folder, whoever the hosts are."""
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from clmm_core.federated.source import client_source
+from clmm_core.report.lines import describe_round
+from clmm_core.report.page import render
+from clmm_core.report.records import RoundRecord, RunInfo
+from clmm_core.report.run_folder import RunFolder, read_rounds
+from server.federation import run_federation
+from server.hosts import Hosts
+from server.run_config import RunConfig, Value
+from server.stage_one import StageOne
+
+PACKAGES = ("clmm", "flwr", "ray", "torch", "numpy")
+
+
+def train_and_write(
+    hosts: Hosts,
+    config: RunConfig,
+    values: Mapping[str, Value],
+    say: Callable[[str], None],
+    stage_one: StageOne | None = None,
+    *,
+    figures_only: bool = False,
+) -> Path:
+    """Run the federation, from `stage_one` on if given, and return its results folder.
+
+    With `figures_only` it holds neither the model nor the page, which takes longer to draw than a small run on a GPU to train.
+
+    A run that fails before its first round leaves nothing; one that fails later leaves `<name>.partial` with its rounds.
+
+    Raises:
+        ClmmError: see the class for what to do.
+    """
+    folder, info = new_folder(config, values)
+    rounds_total = config.pretrain_stage.rounds + config.finetune_stage.rounds + config.selftrain_stage.rounds
+
+    def report(record: RoundRecord) -> None:
+        say(describe_round(record, rounds_total))
+
+    try:
+        record, arrays = run_federation(hosts, config, info, folder, report, stage_one)
+    except BaseException:  # stopped, or a mistake of ours: the folder is in nobody's way either
+        if not any(record.server_round for record in read_rounds(folder.partial)):
+            folder.discard()
+        raise
+    folder.write_results(record)
+    if not figures_only:
+        folder.write_model(arrays)
+        folder.write_report(render(record))
+    return folder.finish()
+
+
+def new_folder(config: RunConfig, values: Mapping[str, Value]) -> tuple[RunFolder, RunInfo]:
+    """Make the results folder of a run that starts now, and say how it is made.
+
+    Raises:
+        ConfigError: there is a run of that name.
+    """
+    started = datetime.now(UTC)
+    name = config.run_name or f"{started:%Y%m%d-%H%M%S}-{config.data.name}"
+    started_at = started.isoformat(timespec="seconds")
+    info = RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
+    return RunFolder.create(Path(config.results_dir).expanduser().resolve(), name), info
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "code": client_source()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a host without Ray, or an app that runs from its bundle
+            continue
+    return found
+
+
+def _machine() -> str:
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}"

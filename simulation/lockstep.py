@@ -1,0 +1,123 @@
+"""Whole runs side by side, so that the devices of all of them train as one stack: what makes a study fast on a GPU.
+
+Each run is the ordinary server in a thread of its own, and one of them goes on at a time: it stops where it asks its host for what is
+better done for all, and when every run has stopped, all are answered at once. Nothing depends on which thread is quicker.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from clmm_core.training.cohorts import evaluate_cohorts, train_cohorts
+from clmm_core.training.together import forget
+from server.hosts import Answer, Question
+from simulation.in_process import InProcessHosts
+
+TOGETHER = {
+    "train.pretrain": train_cohorts,
+    "train.finetune": train_cohorts,
+    "train.selftrain": train_cohorts,
+    "evaluate.subjects": evaluate_cohorts,
+}
+"""By message, what answers the questions of all runs."""
+
+
+class LockstepHosts(InProcessHosts):
+    """One host in this process that serves every device of one run."""
+
+    def __init__(self, run: "_Run") -> None:
+        super().__init__(1)
+        self._run = run
+
+    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        """See `Hosts`; what is better done for all runs waits until all have come to ask."""
+        if message_type not in TOGETHER:
+            return super().ask(message_type, questions, reply_kind)
+        return {host: self._run.answered(message_type, question) for host, question in questions.items()}, {}
+
+
+class Lockstep:
+    """Does works side by side on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def run(self, works: Sequence[Callable[[LockstepHosts], None]]) -> None:
+        """Do every work, each with hosts of its own.
+
+        Raises:
+            Exception: what a work raised, once the others have ended.
+        """
+        runs = [_Run(work) for work in works]
+        going = runs
+        try:
+            while going:
+                for run in going:
+                    run.go_on()
+                going = [run for run in going if run.question is not None]
+                self._answer(going)
+        finally:
+            forget()
+        for run in runs:
+            if run.error is not None:
+                raise run.error
+
+    def _answer(self, runs: Sequence["_Run"]) -> None:
+        for message_type, work in TOGETHER.items():
+            asking = [
+                (run, question) for run in runs if run.question is not None for kind, question in (run.question,) if kind == message_type
+            ]
+            if not asking:
+                continue
+            try:
+                replies = work([(question.task, question.arrays) for _, question in asking], self._device)
+            except Exception as error:
+                for run, _ in asking:
+                    run.answer = error
+                continue
+            for (run, _), (reply, arrays) in zip(asking, replies, strict=True):
+                run.answer = Answer(reply, arrays)
+
+
+class _Run:
+    """One work in a thread that only goes on while `go_on` waits for it."""
+
+    def __init__(self, work: Callable[[LockstepHosts], None]) -> None:
+        self.question: tuple[str, Question] | None = None
+        """What it has stopped for; None once it has ended."""
+        self.answer: Answer | Exception | None = None
+        self.error: Exception | None = None
+        self._its_turn, self._our_turn = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
+        self._thread.start()
+
+    def go_on(self) -> None:
+        """Let it go on until it asks again or ends."""
+        self.question = None
+        self._its_turn.release()
+        self._our_turn.acquire()
+
+    def answered(self, message_type: str, question: Question) -> Answer:
+        """Stop to ask; return the answer. Called by its own thread.
+
+        Raises:
+            Exception: what answering raised.
+        """
+        self.question = (message_type, question)
+        self._our_turn.release()
+        self._its_turn.acquire()
+        answer, self.answer = self.answer, None
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer is not None
+        return answer
+
+    def _do(self, work: Callable[[LockstepHosts], None]) -> None:
+        self._its_turn.acquire()
+        try:
+            work(LockstepHosts(self))
+        except Exception as error:
+            self.error = error
+        finally:
+            self._our_turn.release()

@@ -1,0 +1,444 @@
+"""Devices trained as one stack, against the plain loop that trains one after the other."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from clmm_core.errors import DeviceSkippedError
+from clmm_core.federated.arrays import FUSION, Arrays, part_of
+from clmm_core.federated.l_dawa import scale_by_agreement
+from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.models.config import ModelConfig
+from clmm_core.training import together as module
+from clmm_core.training.augment import Augmentation
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.evaluate import logits_of
+from clmm_core.training.finetune import FinetuneConfig, finetune_device
+from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
+from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
+from clmm_core.training.pretrain import PretrainConfig, pretrain_device
+from clmm_core.training.stackable import stackable
+from clmm_core.training.together import Job, StageConfig, forget, predict_together, train_together
+
+MakeConfig = Callable[..., ModelConfig]
+MakeWindows = Callable[..., DeviceTensors]
+MakeJobs = Callable[..., list[Job]]
+CPU = torch.device("cpu")
+STRONG = Augmentation(rotation_deg=20.0, modality_dropout=0.2, channel_dropout=0.1, time_warp=0.1)
+SGD = LocalConfig(epochs=1, batch_size=5, learning_rate=0.01, optimizer="sgd", weight_decay=0.02, proximal=0.1)
+PRETRAIN = PretrainConfig(local=SGD, num_views=3, augmentation=STRONG, temperature=0.2)
+FINETUNE = FinetuneConfig(local=SGD, encoder_rate=0.3, augmentation=STRONG)
+EVERY_WAY: dict[str, StageConfig] = {
+    "fused": PRETRAIN,
+    "two epochs, the last window of each alone": replace(PRETRAIN, local=replace(SGD, epochs=2)),
+    "per modality": replace(PRETRAIN, contrast="per-modality"),
+    "cross-modal": replace(PRETRAIN, contrast="cross-modal"),
+    "tcl": replace(PRETRAIN, loss="tcl", k1=1e3),
+    "focal": replace(PRETRAIN, loss="focal"),
+    "dclw": replace(PRETRAIN, loss="dclw"),
+    "dclw per modality": replace(PRETRAIN, loss="dclw", contrast="per-modality"),
+    "l-dawa": replace(PRETRAIN, aggregation="l-dawa"),
+    "finetune": FINETUNE,
+    "finetune, primary head alone": replace(FINETUNE, auxiliary=0.0, augmentation=Augmentation()),
+}
+
+
+@pytest.fixture(autouse=True)
+def _afresh() -> None:
+    forget()
+
+
+@pytest.fixture
+def windows(toy_windows: MakeWindows) -> list[DeviceTensors]:
+    """Unequal devices: one complete, one whose gyroscope drops out, one without the third sensor, one with hardly any windows."""
+    complete, gaps, fewer, short = toy_windows(7, 3), toy_windows(12, 3, seed=1), toy_windows(6, 2, seed=2), toy_windows(4, 3, seed=3)
+    gaps.present["gyroscope"][torch.arange(12) % 3 == 0] = False
+    gaps.present["heart"][torch.arange(12) % 4 == 1] = False
+    return [complete, gaps, fewer, short]
+
+
+def as_job(model: ModelConfig, config: StageConfig, arrays: Arrays, windows: DeviceTensors, **changes: Any) -> Job:
+    rows = changes.pop("rows", torch.arange(len(windows)))
+    owned = {name: float(mask[rows].sum()) for name, mask in windows.present.items()}
+    weights = owned if isinstance(config, PretrainConfig) else {**owned, FUSION: float(len(rows))}
+    plain = {"key": 0, "host": 0, "classes": windows.classes[rows], "weights": {part: count for part, count in weights.items() if count}}
+    return Job(model=model, config=config, arrays=arrays, windows=windows, rows=rows, **plain | changes)
+
+
+@pytest.fixture
+def jobs(config: MakeConfig, windows: list[DeviceTensors]) -> MakeJobs:
+    """Make a job of each device, each a host of its own: two starts, a key and a learning rate each, some rows left out."""
+
+    def make(stage: StageConfig = PRETRAIN, model: ModelConfig | None = None) -> list[Job]:
+        model = model or config(3, dropout=0.1)
+        starts = [new_arrays(model, seed) for seed in range(2)]
+        made = []
+        for i, each in enumerate(windows):
+            own = replace(stage, local=replace(stage.local, learning_rate=stage.local.learning_rate * (1 + i / 2)))
+            rows = torch.arange(len(each))[i % 2 :].flip(0)
+            made.append(as_job(model, own, starts[i % 2], each, rows=rows, key=1234 * i - 7, host=i))
+        return made
+
+    return make
+
+
+class StepDraws(KeyedDraws):
+    """Draws that give dropout those of the step."""
+
+    def __init__(self, key: int, hold: Callable[[Draws], None]) -> None:
+        super().__init__(torch.tensor(key))
+        self._hold = hold
+
+    def step(self, number: int | Tensor) -> KeyedDraws:
+        draws = super().step(number)
+        self._hold(draws)
+        return draws
+
+
+def alone(job: Job) -> tuple[Arrays, float | DeviceSkippedError]:
+    """What the plain loop makes of a job: the update, and the loss or why there is none."""
+    model, hold = stackable(job.model)
+    model.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in job.arrays.items()})
+    learnt = replace(job.windows.select(job.rows), classes=job.classes)
+    draws = StepDraws(job.key, hold)
+    try:
+        if isinstance(job.config, PretrainConfig):
+            loss = pretrain_device(model, learnt, job.config, draws)
+        else:
+            loss = finetune_device(model, learnt, job.config, draws)
+    except DeviceSkippedError as skipped:
+        return {}, skipped
+    trained = arrays_of(model)
+    if isinstance(job.config, PretrainConfig) and job.config.aggregation == "l-dawa":
+        trained = scale_by_agreement({name: values for name, values in trained.items() if is_stage_one(name)}, job.arrays)
+    return {name: values - job.arrays[name] for name, values in trained.items()}, loss
+
+
+def assert_close(one: Arrays, other: Arrays, tolerance: float = 0.0) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def assert_as_alone(jobs: Sequence[Job], tolerance: float = 1e-5) -> None:
+    """Train jobs of different hosts together; each must learn what it learns alone, and what does not learn may not move."""
+    losses, means = train_together(jobs, CPU)
+    for job, loss in zip(jobs, losses, strict=True):
+        expected, expected_loss = alone(job)
+        if isinstance(expected_loss, DeviceSkippedError):
+            assert isinstance(loss, DeviceSkippedError)
+            assert str(loss) == str(expected_loss)
+            assert job.host not in means
+            continue
+        assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-5)
+        ((update, weights),) = means[job.host]
+        assert weights == job.weights
+        still = {name: values for name, values in expected.items() if name not in update and part_of(name) in weights}
+        assert not any(values.any() for values in still.values())
+        assert_close(update, {name: expected[name] for name in update}, tolerance)
+        assert any(np.abs(values).max() > 10 * tolerance for values in update.values()), "it learnt something"
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_a_stack_learns_what_each_device_learns_alone(jobs: MakeJobs, way: str):
+    assert_as_alone(jobs(EVERY_WAY[way]))
+
+
+@pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"attention": "softmax", "fusion": "learned", "differences": True},
+        {"attention": "diff-v2", "fusion": "uniform", "branches": "linear", "shared": False},
+        {"branches": "recurrent", "gru_layers": 2, "num_layers": 2},
+        {"branches": "mean", "dropout": 0.0},
+    ],
+    ids=str,
+)
+def test_every_network_can_be_a_stack(config: MakeConfig, jobs: MakeJobs, stage: StageConfig, variant: dict[str, Any]):
+    assert_as_alone(jobs(stage, replace(config(3, dropout=0.1), **variant))[:2])
+
+
+sizes = st.lists(st.integers(0, 14), min_size=1, max_size=4)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_the_devices_are_they_learn_as_if_alone(config: MakeConfig, toy_windows: MakeWindows, data: st.DataObject):
+    stage = data.draw(st.sampled_from([*EVERY_WAY.values()]))
+    local = replace(SGD, epochs=data.draw(st.integers(1, 2)), batch_size=data.draw(st.integers(2, 9)))
+    model, some = config(2, dropout=0.1), []
+    starts = [new_arrays(model, seed) for seed in range(2)]
+    for host, count in enumerate(data.draw(sizes)):
+        windows = toy_windows(count + 1, 2, seed=host)
+        lost = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=count + 1, max_size=count + 1)))
+        windows.present["accelerometer"][lost == 1] = False
+        windows.present["gyroscope"][lost == 2] = False
+        own = replace(stage, local=replace(local, learning_rate=data.draw(st.sampled_from([0.003, 0.01]))))
+        key = data.draw(st.integers(0, 2**63 - 1))
+        some.append(as_job(model, own, starts[host % 2], windows, rows=torch.arange(count), key=key, host=host))
+    losses, means = train_together(some, CPU)
+    for job, loss in zip(some, losses, strict=True):
+        expected, expected_loss = alone(job)
+        if isinstance(expected_loss, DeviceSkippedError):
+            assert str(loss) == str(expected_loss)
+            continue
+        assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-5)
+        ((update, _),) = means[job.host]
+        assert_close(update, {name: expected[name] for name in update}, 1e-5)
+
+
+@pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
+def test_adamw_takes_the_first_step_it_takes_alone(jobs: MakeJobs, stage: StageConfig):
+    """A first step is the gradient's sign: where one is near 0, rounding decides; seen here where all the step is small."""
+    local = replace(SGD, optimizer="adamw", epochs=1, batch_size=32, learning_rate=1e-3)
+    losses, means = train_together(some := jobs(replace(stage, local=local)), CPU)
+    for job, loss in zip(some, losses, strict=True):
+        expected, expected_loss = alone(job)
+        assert loss == pytest.approx(expected_loss, rel=1e-4)
+        ((update, _),) = means[job.host]
+        flat, by_hand = (np.concatenate([each[name].ravel() for name in update]) for each in (update, expected))
+        assert (np.abs(flat - by_hand) < 1e-6).mean() > 0.99
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("proximal", [0.0, 0.5])
+def test_the_optimiser_is_torchs_on_the_same_gradients(jobs: MakeJobs, optimizer: str, proximal: float):
+    """Also for who takes no step while others do, whatever its gradient is then."""
+    local = replace(SGD, optimizer=optimizer, weight_decay=0.1, proximal=proximal, learning_rate=0.01)
+    some = [job for job in jobs(replace(FINETUNE, local=local)) if len(job.windows.streams) == 3]
+    stack = module._Stack(some, CPU)
+    stack._load(some)
+    slow = int((stack.factor == 0.3).sum())
+    sizes = [slow, stack.start.shape[1] - slow]
+    twins = [[nn.Parameter(part.clone()) for part in row.split(sizes)] for row in stack.start]
+    optimizers = [local_optimizer([(twin[:1], 0.3), (twin[1:], 1.0)], job.config.local) for job, twin in zip(some, twins, strict=True)]
+    terms = [ProximalTerm(twin, proximal) for twin in twins]
+    random = torch.Generator().manual_seed(0)
+    for step in range(6):
+        gradient = torch.randn(stack.now.shape, generator=random)
+        is_active = torch.tensor([(step + j) % 3 > 0 for j in range(len(some))])
+        for j in is_active.nonzero().flatten().tolist():
+            own = zip(twins[j], gradient[j].split(sizes), strict=True)
+            optimizers[j].zero_grad()
+            terms[j](torch.stack([(parameter * slope).sum() for parameter, slope in own]).sum()).backward()
+            optimizers[j].step()
+        gradient[~is_active] *= 100
+        stack._descend(gradient, is_active)
+    for row, twin in zip(stack.now, twins, strict=True):
+        torch.testing.assert_close(row, torch.cat([parameter.detach() for parameter in twin]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("way", ["dclw per modality", "cross-modal"])
+def test_a_batch_with_nothing_to_compare_in_it_is_passed_over(config: MakeConfig, toy_windows: MakeWindows, way: str, optimizer: str):
+    """Batches of two windows, most of which have no modality in common, in another order for each key."""
+    windows = toy_windows(8)
+    windows.present["accelerometer"][:3] = False
+    windows.present["gyroscope"][5:] = False
+    local = replace(SGD, optimizer=optimizer, epochs=2, batch_size=2, learning_rate=0.01 if optimizer == "sgd" else 1e-3)
+    stage = replace(EVERY_WAY[way], local=local, augmentation=Augmentation())
+    model = config(2)
+    arrays = new_arrays(model, 0)
+    assert_as_alone([as_job(model, stage, arrays, windows, key=key, host=key) for key in range(2)], 1e-5 if optimizer == "sgd" else 1e-4)
+
+
+def test_what_takes_no_part_in_the_loss_does_not_decay(config: MakeConfig, jobs: MakeJobs):
+    """Without the shared feature stage two uses no projection."""
+    stage = replace(FINETUNE, local=replace(SGD, weight_decay=1.0, proximal=0.0))
+    assert_as_alone(jobs(stage, replace(config(3), shared=False))[:2])
+
+
+@pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
+def test_a_device_without_a_modality_says_nothing_of_it(jobs: MakeJobs, stage: StageConfig):
+    _, means = train_together(jobs(stage), CPU)
+    has = {host: {part_of(name) for name in update} for host, [(update, _)] in means.items()}
+    fusion = set() if isinstance(stage, PretrainConfig) else {FUSION}
+    three = {"accelerometer", "gyroscope", "heart", *fusion}
+    assert has == {0: three, 1: three, 2: three - {"heart"}, 3: three}
+
+
+@pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
+def test_what_a_device_learns_does_not_depend_on_who_shares_its_stack(jobs: MakeJobs, stage: StageConfig):
+    everyone = jobs(stage)
+    losses, means = train_together(everyone, CPU)
+    for job, loss in zip(everyone, losses, strict=True):
+        (own_loss,), own = train_together([job], CPU)
+        assert loss == pytest.approx(own_loss, rel=1e-5)
+        assert_close(means[job.host][0][0], own[job.host][0][0], 1e-6)
+
+
+def test_the_order_of_jobs_does_not_matter(jobs: MakeJobs):
+    some = jobs()
+    losses, means = train_together(some, CPU)
+    turned, means_turned = train_together(some[::-1], CPU)
+    assert turned[::-1] == pytest.approx(losses, rel=1e-6)
+    assert means.keys() == means_turned.keys()
+    for host in means:
+        assert_close(means[host][0][0], means_turned[host][0][0], 1e-6)
+
+
+def test_the_next_round_has_nothing_of_the_one_before(jobs: MakeJobs):
+    """The program for the same devices is kept: with other starts, rows, keys and rates it learns what a new one learns, to the bit."""
+    for stage in (replace(PRETRAIN, local=replace(SGD, optimizer="adamw")), FINETUNE):
+        first = jobs(stage)
+        second = [
+            replace(job, arrays=first[(i + 1) % 2].arrays, key=i, rows=job.rows[:-1], classes=job.classes[:-1])
+            for i, job in enumerate(first)
+        ]
+        train_together(first, CPU)
+        kept = train_together(second, CPU)
+        forget()
+        fresh = train_together(second, CPU)
+        assert [str(loss) for loss in kept[0]] == [str(loss) for loss in fresh[0]]
+        for host in fresh[1]:
+            assert_close(kept[1][host][0][0], fresh[1][host][0][0])
+
+
+def test_the_arrays_it_starts_from_stay_as_they_are(jobs: MakeJobs):
+    some = jobs()[:1]
+    before = {name: values.copy() for name, values in some[0].arrays.items()}
+    train_together(some, CPU)
+    assert_close(some[0].arrays, before)
+
+
+def test_training_leaves_torchs_own_generator_where_it_was(jobs: MakeJobs):
+    state = torch.random.get_rng_state()
+    train_together(jobs()[:1], CPU)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("stage", "count", "reason"),
+    [
+        (PRETRAIN, 0, "expected at least 2 windows to contrast, found 0: record longer"),
+        (PRETRAIN, 1, "expected at least 2 windows to contrast, found 1: record longer"),
+        (FINETUNE, 0, "expected labelled windows, found none: label some activities on this device"),
+    ],
+)
+def test_who_has_nothing_to_learn_from_is_left_out_with_the_reason(jobs: MakeJobs, stage: StageConfig, count: int, reason: str):
+    some = jobs(stage)
+    some[1] = replace(some[1], rows=some[1].rows[:count], classes=some[1].classes[:count], host=0)
+    losses, means = train_together(some, CPU)
+    assert [str(loss) for loss in losses if isinstance(loss, DeviceSkippedError)] == [reason] == [str(losses[1])]
+    assert_close(means[0][0][0], alone_in(some[0]), 1e-6)
+    assert means[0][0][1] == some[0].weights
+
+
+def alone_in(job: Job) -> Arrays:
+    """What a stack of one makes of a job."""
+    return train_together([job], CPU)[1][job.host][0][0]
+
+
+def test_a_stack_of_nobody_who_learns_has_no_mean(jobs: MakeJobs):
+    some = [replace(job, rows=job.rows[:0], classes=job.classes[:0]) for job in jobs(FINETUNE)]
+    losses, means = train_together(some, CPU)
+    assert all(isinstance(loss, DeviceSkippedError) for loss in losses)
+    assert means == {}
+    assert train_together([], CPU) == ([], {})
+
+
+def test_a_contrast_that_finds_nothing_is_named(config: MakeConfig, toy_windows: MakeWindows):
+    windows = toy_windows(6)
+    windows.present["accelerometer"][:3] = False
+    windows.present["gyroscope"][3:] = False
+    model = config(2)
+    job = as_job(model, EVERY_WAY["cross-modal"], new_arrays(model, 0), windows)
+    (left_out,), means = train_together([job], CPU)
+    assert str(left_out) == "pretrain.contrast 'cross-modal' found nothing to compare in 6 windows: choose another"
+    assert means == {}
+
+
+@pytest.mark.parametrize(("stage", "optimizer"), [(PRETRAIN, "sgd"), (FINETUNE, "adamw")], ids=["pretrain", "finetune"])
+def test_a_job_that_diverges_does_not_spoil_the_mean_of_its_host(jobs: MakeJobs, stage: StageConfig, optimizer: str):
+    good, bad, _, other = jobs(replace(stage, local=replace(SGD, optimizer=optimizer)))
+    bad = replace(bad, host=0, config=replace(bad.config, local=replace(bad.config.local, learning_rate=1e30)))
+    losses, means = train_together([bad, good, replace(other, host=0)], CPU)
+    assert math.isnan(losses[0])
+    assert all(math.isfinite(loss) for loss in losses[1:])
+    without_it, means_without_it = train_together([good, replace(other, host=0)], CPU)
+    assert losses[1:] == pytest.approx(without_it, rel=1e-6)
+    assert means[0][0][1] == means_without_it[0][0][1]
+    assert_close(means[0][0][0], means_without_it[0][0][0], 1e-6)
+
+
+def test_l_dawa_scales_each_array_by_its_cosine_with_its_start(jobs: MakeJobs):
+    some, plain = jobs(EVERY_WAY["l-dawa"]), jobs(EVERY_WAY["fused"])
+    means, plain_means = (train_together(each, CPU)[1] for each in (some, plain))
+    for job in some:
+        ((update, _),), ((plain_update, _),) = means[job.host], plain_means[job.host]
+        local = {name: job.arrays[name] + values for name, values in plain_update.items()}
+        expected = {name: values - job.arrays[name] for name, values in scale_by_agreement(local, job.arrays).items()}
+        assert_close(update, expected, 1e-6)
+        assert any(np.abs(update[name] - plain_update[name]).max() > 1e-5 for name in update)
+
+
+def test_a_host_gets_the_weighted_mean_of_its_jobs_part_by_part(jobs: MakeJobs):
+    """Two hosts share a stack, two jobs weigh nothing in one part, and one job is in a stack of its own."""
+    some = [replace(job, host=host) for job, host in zip(jobs(FINETUNE), (7, 3, 3, 3), strict=True)]
+    some[0] = replace(some[0], weights={"accelerometer": 7.0, "gyroscope": 3.0, FUSION: 7.0})
+    some[1] = replace(some[1], weights={"accelerometer": 2.5, FUSION: 20.0})
+    _, means = train_together(some, CPU)
+    assert set(means) == {3, 7}
+    assert len(means[3]) == 2
+    for host in means:
+        expected, folded = WeightedSum(), WeightedSum()
+        for job in some:
+            if job.host == host:
+                expected.add(alone_in(job), job.weights)
+        for update, weights in means[host]:
+            assert {part_of(name) for name in update} == weights.keys()
+            folded.add(update, weights)
+        assert folded.weights == pytest.approx(expected.weights)
+        assert_close(folded.mean(), expected.mean(), 1e-6)
+
+
+def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch):
+    some = [replace(job, host=0, key=job.key + i) for i in range(2) for job in jobs()[1:]]
+    losses, one_stack = train_together(some, CPU)
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    again, several = train_together(some, CPU)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert [len(each[0]) for each in (one_stack, several)] == [2, 3], "those of three modalities apart from those of two"
+    sums = [WeightedSum(), WeightedSum()]
+    for total, means in zip(sums, (one_stack, several), strict=True):
+        for update, weights in means[0]:
+            total.add(update, weights)
+    assert sums[0].weights == pytest.approx(sums[1].weights)
+    assert_close(sums[0].mean(), sums[1].mean(), 1e-6)
+
+
+@pytest.mark.parametrize("at_once", [256, 8])
+def test_models_predict_together_what_each_predicts(
+    config: MakeConfig, windows: list[DeviceTensors], monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    """Two shapes of model, two starts, devices of unequal length and sensors; no dropout."""
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    models = [config(3, dropout=0.5), replace(config(3), fusion="uniform", branches="mean")]
+    starts = {model: [new_arrays(model, seed) for seed in range(2)] for model in models}
+    asked = [(model, starts[model][i % 2], each) for i, each in enumerate(windows) for model in models]
+    answers = predict_together(asked, CPU)
+    assert len(answers) == len(asked)
+    for (model, arrays, each), logits in zip(asked, answers, strict=True):
+        assert logits.shape == (len(each), 3)
+        assert not logits.requires_grad
+        torch.testing.assert_close(logits, logits_of(load_arrays(model, arrays), each), rtol=1e-5, atol=1e-5)
+    assert predict_together([], CPU) == []
+
+
+def test_forgetting_lets_go_of_all_programs_and_windows(jobs: MakeJobs):
+    train_together(jobs()[:1], CPU)
+    assert module._STACKS
+    assert module._UPLOADED
+    forget()
+    assert not module._STACKS
+    assert not module._UPLOADED
