@@ -24,9 +24,10 @@ def evaluate_subjects(run: Run) -> tuple[SubjectRecord, ...]:
 def validation_figures(run: Run) -> tuple[dict[str, float], list[str]]:
     """Return accuracy and macro-F1 over all windows of the validation subjects, and what is not in them and why.
 
-    Nothing without such subjects, or while their hosts are away: training goes on without.
+    Nothing without such subjects, in a round that is not to be looked at, or while their hosts are away: training goes on without.
     """
-    if not run.split.validation:
+    every = run.config.validate_every
+    if not run.split.validation or not every or run.server_round % every:
         return {}, []
     try:
         records, left_out = _evaluate(run, run.split.validation, personalise=())
@@ -60,6 +61,7 @@ def _evaluate(run: Run, devices: Sequence[str], personalise: tuple[str, ...]) ->
             personalise=personalise if config.personal_labels.per_class else (),
             personal_labels=config.personal_labels,
             personal_config=config.personal,
+            smooth_s=config.smooth_s,
         )
 
     answers, left_out = run.directory.ask("evaluate.subjects", devices, task_for, run.arrays, HostEvaluation)

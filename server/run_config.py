@@ -70,8 +70,12 @@ class RunConfig:
     """Of a pseudo-label, at least."""
     personal_labels: LabelDraw
     personal: FinetuneConfig
+    smooth_s: float
+    """How far in time predictions are averaged when subjects are evaluated, in seconds to either side."""
     points_per_device: int
     """Windows of each device shown, as points in a plane, in the report's picture; 0 leaves it out."""
+    validate_every: int
+    """Rounds after stage one from one look at the validation subjects to the next; 0 looks only at the end."""
     round_timeout_s: float
     """How long a round waits for its hosts."""
     min_hosts: int
@@ -132,7 +136,9 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         confidence=keys.share("selftrain.confidence"),
         personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
         personal=replace(finetune, local=_local(keys, "personalise")),
+        smooth_s=keys.number("evaluate.smooth-s", 0),
         points_per_device=keys.integer("report.points-per-device", 0),
+        validate_every=keys.integer("report.validate-every", 0),
         round_timeout_s=keys.number("round-timeout-s", 1),
         min_hosts=keys.integer("min-hosts", 1),
         hosts_timeout_s=keys.number("hosts-timeout-s", 1),
@@ -151,6 +157,7 @@ def _data(keys: "_Keys", seed: int) -> DataConfig:
         overlap=keys.number("data.overlap"),
         num_devices=keys.integer("data.num-devices"),
         classes=keys.names("data.classes"),
+        upright=keys.boolean("data.upright"),
         missing_share=keys.number("data.missing-share"),
         zero_fill=keys.boolean("data.zero-fill"),
         # Only these draw from it; elsewhere one seed's windows are another's, and are kept between the runs of a process.

@@ -19,6 +19,7 @@ from clmm_core.data.datasets.umafall import UmaFall
 from clmm_core.data.datasets.usc_had import UscHad
 from clmm_core.data.datasets.utd_mhad import UtdMhad
 from clmm_core.data.datasets.wisdm2019 import Wisdm2019
+from clmm_core.data.upright import upright
 from clmm_core.data.windows import JOIN, NO_LABEL, NO_TRIAL, DeviceWindows, WindowSpec, window_recordings
 from clmm_core.errors import ConfigError
 from clmm_core.seeds import derive_seed
@@ -55,6 +56,8 @@ class DataConfig:
     """Devices of `synthetic`."""
     classes: tuple[str, ...] = ()
     """Activities to recognise, empty for all; windows of others stay, without their label."""
+    upright: bool = False
+    """Turn each recording's accelerometer and gyroscope so that gravity while moving lies along an axis."""
     missing_share: float = 0.0
     """Probability that a device lacks a modality, drawn for each; one always stays."""
     zero_fill: bool = False
@@ -131,6 +134,7 @@ def device_windows(config: DataConfig, device: str) -> DeviceWindows:
     recorded = {name for recording in recordings for name in recording.streams}
     owned = owned_modalities(config, device, modalities_of(config, dataset), recorded)
     windows = window_recordings(device, recordings, owned, window_of(config, dataset))
+    windows = upright(windows) if config.upright else windows
     return _recognised(windows, config.classes) if config.classes else windows
 
 

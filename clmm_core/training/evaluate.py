@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import LabelDraw, Rows, draw_labelled
@@ -16,19 +17,26 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.report.metrics import counts_as_lists, counts_of
 from clmm_core.seeds import seeded
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
+from clmm_core.training.draws import GeneratorDraws
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import load_arrays
+from clmm_core.training.smoothing import smoothed
 from clmm_core.training.tasks import EvaluateTask
 
 ALL = LabelDraw(per_class=0)
+NOTHING_TO_EVALUATE = "no labelled window to evaluate on (besides those trained on)"
 
 
 @torch.no_grad()
+def logits_of(model: Clmm, windows: DeviceTensors) -> Tensor:
+    """Return the primary head's logits of each window, `[windows, classes]`, without dropout."""
+    model.eval()
+    return torch.cat([model(batch.streams, batch.present) for batch in windows.in_order()])
+
+
 def predict(model: Clmm, windows: DeviceTensors) -> NDArray[np.float64]:
     """Return the probability of each class for each window, `[windows, classes]`, without dropout."""
-    model.eval()
-    logits = torch.cat([model(batch.streams, batch.present) for batch in windows.in_order()])
-    probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
+    probabilities: NDArray[np.float64] = logits_of(model, windows).double().softmax(dim=1).numpy()
     return probabilities
 
 
@@ -39,9 +47,9 @@ def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation,
     left_out: list[LeftOut] = []
     for device in sorted(task.devices):
         windows = device_windows(task.data, device)
-        rows = _evaluated_rows(windows, task)
+        rows = evaluated_rows(windows, task)
         if not len(rows):
-            left_out.append(LeftOut(device=device, reason="no labelled window to evaluate on (besides those trained on)"))
+            left_out.append(LeftOut(device=device, reason=NOTHING_TO_EVALUATE))
             continue
         answer = DeviceEvaluation(device=device, modalities=tuple(windows.streams), counts=_counts(model, windows, rows, task))
         if device in task.personalise:
@@ -50,7 +58,7 @@ def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation,
     return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out)), {}
 
 
-def _evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
+def evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
     """Return the rows to evaluate on: all that have a label, but those the model was trained on."""
     if windows.device in task.labelled:
         return draw_labelled(windows, task.classes, task.labels)[1]
@@ -58,8 +66,12 @@ def _evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
 
 
 def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:
-    chosen = _tensors(model, windows, rows, task)
-    return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
+    if not task.smooth_s:
+        chosen = _tensors(model, windows, rows, task)
+        return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
+    everything = _tensors(model, windows, np.arange(len(windows)), task)
+    probabilities = smoothed(predict(model, everything), windows, task.smooth_s)
+    return counts_as_lists(counts_of(probabilities[rows], everything.classes.numpy()[rows]))
 
 
 def _tensors(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> DeviceTensors:
@@ -80,7 +92,7 @@ def _personalised(
     before = _counts(own, windows, rest, task)
     labelled = _tensors(own, windows, given, task)
     with seeded(task.seed, "personalise", shared.device) as draws:
-        loss = finetune_device(own, labelled, task.personal_config, draws)
+        loss = finetune_device(own, labelled, task.personal_config, GeneratorDraws(draws))
     if not math.isfinite(loss):
         left_out.append(LeftOut(device=shared.device, reason="not personalised: training diverged; lower personalise.lr"))
         return shared

@@ -78,6 +78,8 @@ class EvaluateTask(ModelTask):
     personalise: tuple[str, ...] = ()
     personal_labels: LabelDraw
     personal_config: FinetuneConfig
+    smooth_s: float = 0.0
+    """A window's probabilities are averaged with those of windows that start so much earlier or later, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

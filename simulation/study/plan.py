@@ -19,11 +19,13 @@ Overrides = Mapping[str, Value]
 Figure = Literal["none", "settings", "curve"]
 AFTER_STAGE_ONE = (
     *("labels.num-devices", "labels.per-class", "labels.unit", "model.fusion", "model.branches", "model.shared"),
-    *("finetune.", "selftrain.", "personalise.", "report.", "results-dir", "run-name"),
+    *("finetune.", "selftrain.", "evaluate.", "personalise.", "report.", "results-dir", "run-name"),
 )
 """Keys, or beginnings of keys, that nothing in stage one depends on. A key that is not here counts as one that it does."""
 SET_BY_STUDY = ("seed", "split.", "results-dir", "run-name")
 """Keys, or beginnings of keys, that follow from a study's splits and seeds, and from where its results go."""
+ADDED = {"evaluate.smooth-s": 0.0}
+"""Keys that came after the first figures were kept, each with the value at which it does nothing: a run from before keeps its name."""
 MAX_WORDS = 120
 """Characters of a results folder's name beside its digest; file systems take 255."""
 
@@ -176,7 +178,9 @@ def _split_values(split: Split) -> dict[str, Value]:
 def _what_counts(values: Overrides) -> dict[str, Value]:
     """Return what decides the figures of a run: everything but where files are and how long to wait."""
     return {
-        key: value for key, value in values.items() if key not in ("results-dir", "run-name", "data.path") and not key.endswith("timeout-s")
+        key: value
+        for key, value in values.items()
+        if key not in ("results-dir", "run-name", "data.path") and not key.endswith("timeout-s") and not (key in ADDED and value == ADDED[key])
     }
 
 

@@ -23,6 +23,13 @@ Write = Callable[..., Path]
 LeftBehind = Callable[[], list[str]]
 
 
+@pytest.mark.parametrize(("every", "looked_at"), [(1, [3, 4, 5]), (2, [4]), (0, [])])
+def test_validation_subjects_are_looked_at_as_often_as_asked(train: Train, every: int, looked_at: list[int]):
+    run = train({"pretrain.rounds": 2, "finetune.rounds": 2, "selftrain.rounds": 1, "report.validate-every": every})
+    assert [record.server_round for record in run.rounds if record.validation_accuracy is not None] == looked_at
+    assert any(subject.group == "validation" for subject in run.subjects)
+
+
 def test_a_run_leaves_everything_that_the_records_promise(train: Train, tmp_path: Path, left_behind: LeftBehind):
     run = train({"pretrain.rounds": 2}, report=True)
     folder = tmp_path / "results" / "run"

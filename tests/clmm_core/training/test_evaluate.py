@@ -15,6 +15,7 @@ from clmm_core.seeds import seeded
 from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
+from clmm_core.training.draws import GeneratorDraws
 from clmm_core.training.evaluate import evaluate_cohort, predict
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig
@@ -39,11 +40,10 @@ def arrays_for(settings: Settings) -> Arrays:
     for name, values in windows.streams.items():
         model.part(name).mean.copy_(values[windows.present[name]].mean(dim=(0, 2)))
         model.part(name).std.copy_(values[windows.present[name]].std(dim=(0, 2)))
-    local = LocalConfig(epochs=12, batch_size=6, learning_rate=0.01)
+    local = LocalConfig(epochs=16, batch_size=6, learning_rate=0.01)
     with seeded(0, "test") as draws:
-        finetune_device(
-            model, windows, FinetuneConfig(encoder_rate=0.2, local=local, augmentation=Augmentation(modality_dropout=0.5)), draws
-        )
+        config = FinetuneConfig(encoder_rate=0.2, local=local, augmentation=Augmentation(modality_dropout=0.5))
+        finetune_device(model, windows, config, GeneratorDraws(draws))
     return arrays_of(model)
 
 
@@ -109,7 +109,7 @@ def test_with_zero_fill_a_sensor_that_is_not_there_shows_zeros(settings: Setting
     assert sum(map(sum, listed(plain.counts))) == 12
     given, rest = draw_labelled(windows, task.classes, LABELS)
     with seeded(4, "personalise", "device-00000") as draws:
-        finetune_device(network, complete.select(torch.from_numpy(given)), PERSONAL, draws)
+        finetune_device(network, complete.select(torch.from_numpy(given)), PERSONAL, GeneratorDraws(draws))
     kept = complete.select(torch.from_numpy(rest))
     assert int((predict(network, kept).argmax(axis=1) == kept.classes.numpy()).sum()) == np.trace(answer.personal_after.confusion)
 
@@ -144,7 +144,7 @@ def test_personalisation_by_hand(settings: Settings):
     assert listed(answer.personal_before) == confusion_by_hand(own, task, "device-00006", rest.tolist())
     assert listed(answer.personal_before) != confusion_by_hand(own, task, "device-00006", given.tolist())
     with seeded(4, "personalise", "device-00006") as draws:
-        finetune_device(own, device_tensors(windows, task.classes).select(torch.from_numpy(given)), PERSONAL, draws)
+        finetune_device(own, device_tensors(windows, task.classes).select(torch.from_numpy(given)), PERSONAL, GeneratorDraws(draws))
     assert listed(answer.personal_after) == confusion_by_hand(own, task, "device-00006", rest.tolist())
     assert sum(map(sum, listed(answer.counts))) == 12  # the shared model still answers for all windows
 

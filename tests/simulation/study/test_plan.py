@@ -18,7 +18,7 @@ from server.run_config import parse_run_config
 from server.stage_one import StageOne
 from simulation.in_process import InProcessHosts
 from simulation.overrides import Value
-from simulation.study.plan import AFTER_STAGE_ONE, Cell, Method, Split, Study, by_stage_one, cells_of, read_study
+from simulation.study.plan import ADDED, AFTER_STAGE_ONE, Cell, Method, Split, Study, by_stage_one, cells_of, read_study
 
 PROJECT = Path(__file__).parents[3]
 WHOLE = """
@@ -214,6 +214,13 @@ def test_each_key_counts_where_it_should(run_config: RunConfig):
         assert (changed.stage_one == base.stage_one) == (is_after or key in NEVER_COUNTS), key
     for beginning in AFTER_STAGE_ONE:
         assert any(key.startswith(beginning) for key in config), f"{beginning} is no key any more"
+
+
+def test_a_key_that_came_later_and_does_nothing_leaves_a_run_its_name(run_config: RunConfig):
+    config = run_config()
+    for key, nothing in ADDED.items():
+        assert config[key] == nothing, "a new run has it off, like one from before"
+        assert cell({name: value for name, value in config.items() if name != key}).name == cell(config).name
 
 
 def test_the_classifier_counts_and_trees_share_no_stage_one(run_config: RunConfig):
