@@ -80,17 +80,20 @@ def study(
         list[str] | None,
         typer.Option("--set", "-c", metavar="KEY=VALUE", help="A run-config value of every run in TOML; can be repeated."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, one core each.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once: one core each, or with --device trained together on it.")] = 2,
+    device: Annotated[str, typer.Option(help="Train all runs together on this: cuda.")] = "",
     results: Annotated[Path, typer.Option(help="Folder of runs and pages; finished runs are not run again.")] = Path("results"),
     page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the tables, between its marks.")] = None,
+    run: Annotated[bool, typer.Option(help="Run what is missing, or only show what is there.")] = True,
 ) -> None:
     """Run a grid of splits, seeds, settings and methods, and compare them; goes on where it was when killed."""
     from simulation.overrides import parse_overrides, with_absolute_path  # noqa: PLC0415
-    from simulation.study.command import run_study  # noqa: PLC0415
+    from simulation.study.command import Running, run_study  # noqa: PLC0415
 
     with _errors_told():
         overrides = with_absolute_path(parse_overrides(settings or ()))
-        num_failed = run_study(file, overrides, results, jobs, page, ["clmm", *sys.argv[1:]])
+        running = Running(jobs=jobs, device=device, is_wanted=run)
+        num_failed = run_study(file, overrides, results, running, page, ["clmm", *sys.argv[1:]])
     if num_failed:
         raise typer.Exit(EXIT_FAILED)
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -13,9 +14,10 @@ from clmm_core.report.run_folder import replace_file
 from simulation.overrides import Value, find_app, read_app_config
 from simulation.study.cells import Done, run_cells
 from simulation.study.figures import study_figures
-from simulation.study.outcomes import read_outcomes
+from simulation.study.measured import file_of, read_measured, write_measured
+from simulation.study.outcomes import Outcome, read_outcomes
 from simulation.study.page import check_marks, render_study, replace_between_marks, study_markdown
-from simulation.study.plan import cells_of, read_study
+from simulation.study.plan import Cell, cells_of, read_study
 
 CELLS = "cells"
 """Folder in the results for the runs of all studies."""
@@ -23,25 +25,46 @@ PICTURES = "figures"
 """Folder beside a page for its figures."""
 
 
-def run_study(file: Path, overrides: Mapping[str, Value], results: Path, jobs: int, page: Path | None, command: Sequence[str]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the runs of a study are made."""
+
+    jobs: int
+    """At once."""
+    device: str = ""
+    """What to train all of them together on; empty for a process each."""
+    is_wanted: bool = True
+    """Whether to run what is missing, or only to show what is there."""
+
+
+def run_study(
+    file: Path, overrides: Mapping[str, Value], results: Path, running: Running, page: Path | None, command: Sequence[str]
+) -> int:
     """Run every cell that is missing, write `results/<name of file>.html` and the page's section; return how many jobs failed.
 
+    A page keeps the figures behind its section (`measured.py`): what it has is not run again.
+
     Raises:
-        ClmmError: the study file, an override or the page cannot be used.
+        ClmmError: the study file, an override, the page or the figures it keeps cannot be used.
     """
     study = read_study(file)
     cells = cells_of(study, read_app_config(find_app(None)), overrides)
     if page is not None:
         check_marks(page, file.stem)
+    kept = [] if page is None else read_measured(file_of(page, file.stem), cells, study.judged_on)
     folder = results.absolute() / CELLS
-    names = {cell.name for cell in cells}
-    typer.echo(f"{study.title}: {plural(len(names), 'run')}, {sum((folder / name).exists() for name in names)} of them there already")
-    failed = run_cells(cells, folder, jobs, _teller())
-    outcomes = read_outcomes(cells, folder, study.judged_on)
+    names, there = {cell.name for cell in cells}, {outcome.cell.name for outcome in kept}
+    there |= {name for name in names if (folder / name).exists()}
+    typer.echo(f"{study.title}: {plural(len(names), 'run')}, {len(there)} of them there already")
+    missing = [cell for cell in cells if cell.name not in there] if running.is_wanted else []
+    failed = run_cells(missing, folder, running.jobs, _teller(), running.device) if missing else []
+    outcomes = _all_of(cells, kept, read_outcomes(cells, folder, study.judged_on))
     said = shlex.join(without_folders(argument) for argument in command)
+    results.mkdir(parents=True, exist_ok=True)
     replace_file(results / f"{file.stem}.html", render_study(study, outcomes, failed, said))
     typer.echo(f"wrote {results / f'{file.stem}.html'}")
     if page is not None:
+        write_measured(file_of(page, file.stem), outcomes, study.judged_on)
         (page.parent / PICTURES).mkdir(exist_ok=True)
         links = {}
         for name, svg in study_figures(study, outcomes).items():
@@ -50,6 +73,13 @@ def run_study(file: Path, overrides: Mapping[str, Value], results: Path, jobs: i
         replace_between_marks(page, file.stem, study_markdown(study, outcomes, failed, said, links))
         typer.echo(f"wrote {page}")
     return len(failed)
+
+
+def _all_of(cells: Sequence[Cell], kept: Sequence[Outcome], measured: Sequence[Outcome]) -> list[Outcome]:
+    """Return an outcome a cell, in the cells' order; one just measured stands over one that was kept."""
+    by_cell = {(each.cell.setting, each.cell.method, each.cell.name): each for each in (*kept, *measured)}
+    keys = ((cell.setting, cell.method, cell.name) for cell in cells)
+    return [by_cell[key] for key in keys if key in by_cell]
 
 
 def without_folders(argument: str) -> str:

@@ -65,7 +65,8 @@ def columns_in_words(study: Study, tables: Sequence[Table]) -> dict[str, str]:
         "hurt": "subjects who lost accuracy by that",
         "rounds to 90 %": "rounds of stage two until validation accuracy first reaches 90 % of what it ends at",
         "parameters": "numbers in the model; for trees, their nodes",
-        "wall time": "of a run on one core, with its stage one also where several runs share it",
+        "wall time": "of a run on one core, with its stage one also where several runs share it; where runs trained together on a GPU, "
+        "of all of them",
     }
     shown = {name for table in tables for name in table.header}
     return {name: text for name, text in meanings.items() if name in shown}
