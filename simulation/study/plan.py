@@ -177,11 +177,8 @@ def _split_values(split: Split) -> dict[str, Value]:
 
 def _what_counts(values: Overrides) -> dict[str, Value]:
     """Return what decides the figures of a run: everything but where files are and how long to wait."""
-    return {
-        key: value
-        for key, value in values.items()
-        if key not in ("results-dir", "run-name", "data.path") and not key.endswith("timeout-s") and not (key in ADDED and value == ADDED[key])
-    }
+    elsewhere = {"results-dir", "run-name", "data.path", *(key for key in values if key.endswith("timeout-s"))}
+    return {key: value for key, value in values.items() if key not in elsewhere and ADDED.get(key) != value}
 
 
 def _digest(values: Mapping[str, Value]) -> str:
