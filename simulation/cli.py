@@ -93,7 +93,8 @@ def study(
     with _errors_told():
         overrides = with_absolute_path(parse_overrides(settings or ()))
         running = Running(jobs=jobs, device=device, is_wanted=run)
-        num_failed = run_study(file, overrides, results, running, page, ["clmm", *sys.argv[1:]])
+        measured_by = [argument for argument in sys.argv[1:] if argument != "--no-run"]
+        num_failed = run_study(file, overrides, results, running, page, ["clmm", *measured_by])
     if num_failed:
         raise typer.Exit(EXIT_FAILED)
 

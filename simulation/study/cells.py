@@ -63,14 +63,15 @@ def run_cells(cells: Sequence[Cell], results: Path, jobs: int, tell: Tell, devic
         device: what to train all runs together on, as PyTorch names it; empty for processes.
 
     Raises:
-        ConfigError: another study is adding to these results, or the system killed a process of this one.
+        ConfigError: the device cannot be used, another study is adding to these results, or the system killed a process of this one.
     """
+    place = _usable(device) if device else None
     (results / STAGE_ONE).mkdir(parents=True, exist_ok=True)
     with _alone_in(results):
         missing = list({cell.name: cell for cell in cells if not (results / cell.name).exists()}.values())
-        if device:
+        if place is not None:
             with _matrix_products_in_tf32():
-                return _run_together(missing, results, jobs, torch.device(device), tell)
+                return _run_together(missing, results, jobs, place, tell)
         with _processes(jobs) as pool:
             return _run_missing(missing, results, pool, tell)
 
@@ -95,6 +96,21 @@ def _run_missing(missing: Sequence[Cell], results: Path, pool: ProcessPoolExecut
             if isinstance(what, str):  # those that waited for it run also if it failed: each then says why for itself
                 waiting |= {pool.submit(_error_of, _run_cell, cell, results): cell for cell in groups[what]}
     return failed
+
+
+def _usable(device: str) -> torch.device:
+    """Return a device that PyTorch can use here.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
+        raise ConfigError(
+            f"--device {device}: PyTorch {torch.__version__} cannot use it here: {str(error).splitlines()[0]}; "
+            "install a build for this GPU (`make run TORCH_INDEX=...`), or leave --device out"
+        ) from error
 
 
 @contextmanager

@@ -267,3 +267,10 @@ def test_a_second_start_side_by_side_runs_what_is_missing_with_the_stage_one_the
     assert {done.what for done in told} == {cell.name for cell in cells[:2]}
     again, before = (without_times(read_run(each / cells[0].name)) for each in (results, lockstep.results))
     assert again == before
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_cannot_be_used_is_refused_before_anything_is_made(cells: list[Cell], tmp_path: Path, device: str):
+    with pytest.raises(ConfigError, match=f"--device {device}: PyTorch .* cannot use it here: .*leave --device out"):
+        run_cells(cells, tmp_path / "results", 1, no_word, device=device)
+    assert not (tmp_path / "results").exists()
