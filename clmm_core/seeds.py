@@ -1,14 +1,10 @@
 """Random numbers from (run seed, purpose, round, device) and nothing else."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-
-ONE_AT_A_TIME = threading.RLock()
-"""Held by who uses torch's own generator, of which a process has one."""
 
 
 def derive_seed(run_seed: int, *names: str | int) -> int:
@@ -32,6 +28,6 @@ def seeded(run_seed: int, *names: str | int) -> Iterator[torch.Generator]:
     Dropout and parameter initialisation draw from torch's own generator and offer no other.
     """
     seed = derive_seed(run_seed, *names)
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(derive_seed(seed, "explicit draws"))

@@ -26,8 +26,7 @@ def validation_figures(run: Run) -> tuple[dict[str, float], list[str]]:
 
     Nothing without such subjects, in a round that is not to be looked at, or while their hosts are away: training goes on without.
     """
-    every = run.config.validate_every
-    if not run.split.validation or not every or run.server_round % every:
+    if not run.split.validation or not _is_looked_at(run):
         return {}, []
     try:
         records, left_out = _evaluate(run, run.split.validation, personalise=())
@@ -38,6 +37,14 @@ def validation_figures(run: Run) -> tuple[dict[str, float], list[str]]:
         return {}, left_out
     figures = {"validation_accuracy": accuracy(counts), "validation_macro_f1": macro_f1(counts)}
     return {name: value for name, value in figures.items() if value is not None}, left_out
+
+
+def _is_looked_at(run: Run) -> bool:
+    """Return whether validation subjects are evaluated after this round: every n-th one after stage one, and the last."""
+    config, every = run.config, run.config.validate_every
+    since_stage_one = run.server_round - config.pretrain_stage.rounds
+    last = config.finetune_stage.rounds + config.selftrain_stage.rounds
+    return every > 0 and (since_stage_one % every == 0 or since_stage_one == last)
 
 
 def group_of(device: str, split: Split) -> Group:

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,11 +30,12 @@ def train_and_write(
     say: Callable[[str], None],
     stage_one: StageOne | None = None,
     *,
-    figures_only: bool = False,
+    together_on: str = "",
 ) -> Path:
     """Run the federation, from `stage_one` on if given, and return its results folder.
 
-    With `figures_only` it holds neither the model nor the page, which takes longer to draw than a small run on a GPU to train.
+    One that trains `together_on` a device with others says so, and holds neither the model nor the page, which takes longer to draw than
+    a small run on a GPU to train.
 
     A run that fails before its first round leaves nothing; one that fails later leaves `<name>.partial` with its rounds.
 
@@ -41,6 +43,8 @@ def train_and_write(
         ClmmError: see the class for what to do.
     """
     folder, info = new_folder(config, values)
+    if together_on:
+        info = replace(info, machine=f"{info.machine}; trained together on {together_on}")
     rounds_total = config.pretrain_stage.rounds + config.finetune_stage.rounds + config.selftrain_stage.rounds
 
     def report(record: RoundRecord) -> None:
@@ -53,7 +57,7 @@ def train_and_write(
             folder.discard()
         raise
     folder.write_results(record)
-    if not figures_only:
+    if not together_on:
         folder.write_model(arrays)
         folder.write_report(render(record))
     return folder.finish()

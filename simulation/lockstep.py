@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from clmm_core.errors import ConfigError
 from clmm_core.training.cohorts import evaluate_cohorts, train_cohorts
 from clmm_core.training.together import forget
 from server.hosts import Answer, Question
@@ -65,19 +66,25 @@ class Lockstep:
 
     def _answer(self, runs: Sequence["_Run"]) -> None:
         for message_type, work in TOGETHER.items():
-            asking = [
-                (run, question) for run in runs if run.question is not None for kind, question in (run.question,) if kind == message_type
-            ]
+            asking = [run for run in runs if run.question is not None and run.question[0] == message_type]
             if not asking:
                 continue
+            questions = [run.question[1] for run in asking if run.question is not None]
             try:
-                replies = work([(question.task, question.arrays) for _, question in asking], self._device)
+                replies = work([(question.task, question.arrays) for question in questions], self._device)
             except Exception as error:
-                for run, _ in asking:
-                    run.answer = error
+                for run in asking:
+                    run.answer = self._explained(error)
                 continue
-            for (run, _), (reply, arrays) in zip(asking, replies, strict=True):
+            for run, (reply, arrays) in zip(asking, replies, strict=True):
                 run.answer = Answer(reply, arrays)
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, torch.OutOfMemoryError):
+            return ConfigError(
+                f"{self._device} has no memory left for so many runs ({error}): run the same command again with fewer --jobs"
+            )
+        return error
 
 
 class _Run:

@@ -19,7 +19,7 @@ from clmm_core.data.datasets.umafall import UmaFall
 from clmm_core.data.datasets.usc_had import UscHad
 from clmm_core.data.datasets.utd_mhad import UtdMhad
 from clmm_core.data.datasets.wisdm2019 import Wisdm2019
-from clmm_core.data.upright import upright
+from clmm_core.data.upright import ACCELEROMETER, upright
 from clmm_core.data.windows import JOIN, NO_LABEL, NO_TRIAL, DeviceWindows, WindowSpec, window_recordings
 from clmm_core.errors import ConfigError
 from clmm_core.seeds import derive_seed
@@ -132,7 +132,13 @@ def device_windows(config: DataConfig, device: str) -> DeviceWindows:
     dataset = open_dataset(config)
     recordings = dataset.recordings(device)
     recorded = {name for recording in recordings for name in recording.streams}
-    owned = owned_modalities(config, device, modalities_of(config, dataset), recorded)
+    modalities = modalities_of(config, dataset)
+    if config.upright and ACCELEROMETER not in modalities:
+        raise ConfigError(
+            f"data.upright: expected a modality '{ACCELEROMETER}' to turn by, found {', '.join(modalities)}: leave data.upright out, "
+            f"or let data.modalities name '{ACCELEROMETER}' by itself"
+        )
+    owned = owned_modalities(config, device, modalities, recorded)
     windows = window_recordings(device, recordings, owned, window_of(config, dataset))
     windows = upright(windows) if config.upright else windows
     return _recognised(windows, config.classes) if config.classes else windows

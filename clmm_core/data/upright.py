@@ -34,15 +34,23 @@ def upright(windows: DeviceWindows) -> DeviceWindows:
     accelerometer = windows.streams.get(ACCELEROMETER)
     if accelerometer is None or accelerometer.shape[1] != AXES:
         return windows
-    owned = windows.present[ACCELEROMETER]
-    for recording in np.unique(windows.recordings):
+    for name in (ACCELEROMETER, GYROSCOPE):
+        if name in streams and streams[name].shape[1] == AXES:
+            streams[name] = streams[name].copy()
+    owned, recordings, num_askew = windows.present[ACCELEROMETER], np.unique(windows.recordings), 0
+    for recording in recordings:
         rows = np.flatnonzero(windows.recordings == recording)
         turn = _turn(accelerometer[rows[owned[rows]]])
         if turn is None:
+            num_askew += 1
             continue
         for name in (ACCELEROMETER, GYROSCOPE):
             if name in streams and streams[name].shape[1] == AXES:
-                streams[name] = _turned(streams[name], rows, turn)
+                streams[name][rows] = turn.astype(np.float32) @ streams[name][rows]  # [3, 3] x [rows, 3, time]
+    if num_askew:
+        whose = f"{num_askew} of {len(recordings)} recordings of '{windows.device}'"
+        why = f"{whose} are not turned upright: they move in fewer than {FEWEST_WINDOWS} windows"
+        return replace(windows, streams=streams, left_out=(*windows.left_out, why))
     return replace(windows, streams=streams)
 
 
@@ -72,9 +80,3 @@ def minimal_rotation(start: NDArray[np.float64], end: NDArray[np.float64]) -> _R
     skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     turn: _Rotation = np.eye(AXES) + skew + skew @ skew / (1 + start @ end)
     return turn
-
-
-def _turned(samples: Float32, rows: NDArray[np.int64], turn: _Rotation) -> Float32:
-    turned = samples.copy()
-    turned[rows] = turn.astype(np.float32) @ samples[rows]  # [3, 3] x [rows, 3, time]
-    return turned

@@ -14,15 +14,14 @@ from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import DeviceEvaluation, DeviceTraining, HostEvaluation, HostUpdate, LeftOut
 from clmm_core.federated.weighted_sum import WeightedSum
-from clmm_core.report.metrics import counts_as_lists, counts_of
 from clmm_core.seeds import derive_seed
 from clmm_core.training.cohort import DIVERGED, training_rows
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows
+from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
 from clmm_core.training.lessons import Lesson, TrainTask, lesson_of, stage_of, trained_together, whole_windows
-from clmm_core.training.smoothing import smoothed
+from clmm_core.training.predict_together import predict_together
 from clmm_core.training.tasks import EvaluateTask, SelftrainTask
-from clmm_core.training.together import Job, Mean, predict_together, train_together
+from clmm_core.training.together import Job, Mean, train_together
 
 Question = tuple[TrainTask, Arrays]
 
@@ -72,8 +71,8 @@ def _evaluated(evaluations: Sequence[_Evaluation], logits: Iterator[Tensor], smo
         if not len(each.rows):
             left_out.append(LeftOut(device=each.windows.device, reason=NOTHING_TO_EVALUATE))
             continue
-        probabilities = smoothed(next(logits).double().softmax(dim=1).numpy(), each.windows, smooth_s)
-        counts = counts_as_lists(counts_of(probabilities[each.rows], each.whole.classes[each.rows].numpy()))
+        probabilities = next(logits).double().softmax(dim=1).numpy()
+        counts = smoothed_counts(probabilities, each.whole.classes.numpy(), each.windows, each.rows, smooth_s)
         evaluated.append(DeviceEvaluation(device=each.windows.device, modalities=tuple(each.windows.streams), counts=counts))
     return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out))
 

@@ -16,7 +16,7 @@ from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluatio
 from clmm_core.models.clmm import Clmm
 from clmm_core.report.metrics import counts_as_lists, counts_of
 from clmm_core.seeds import seeded
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
+from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.draws import GeneratorDraws
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import load_arrays
@@ -66,12 +66,23 @@ def evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
 
 
 def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:
-    if not task.smooth_s:
-        chosen = _tensors(model, windows, rows, task)
-        return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
-    everything = _tensors(model, windows, np.arange(len(windows)), task)
-    probabilities = smoothed(predict(model, everything), windows, task.smooth_s)
-    return counts_as_lists(counts_of(probabilities[rows], everything.classes.numpy()[rows]))
+    if task.smooth_s:  # neighbours are looked at too
+        everything = _tensors(model, windows, np.arange(len(windows)), task)
+        return smoothed_counts(predict(model, everything), everything.classes.numpy(), windows, rows, task.smooth_s)
+    chosen = _tensors(model, windows, rows, task)
+    return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
+
+
+def smoothed_counts(
+    probabilities: NDArray[np.float64], classes: NDArray[np.int64], windows: DeviceWindows, rows: Rows, reach_s: float
+) -> Counts:
+    """Return the counts over `rows` of all windows' probabilities `[windows, classes]`, averaged over neighbours in time.
+
+    Labelled windows that are not evaluated were trained on, or overlap such windows: they speak for nobody.
+    """
+    is_evaluated = np.isin(np.arange(len(windows)), rows)
+    averaged = smoothed(probabilities, windows, reach_s, is_evaluated | (classes == NO_CLASS))
+    return counts_as_lists(counts_of(averaged[rows], classes[rows]))
 
 
 def _tensors(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> DeviceTensors:

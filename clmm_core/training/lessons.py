@@ -11,7 +11,7 @@ from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.models.config import ModelConfig
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors, pooled, zero_filled
+from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.pseudo_labels import pseudo_labels
 from clmm_core.training.tasks import FinetuneTask, ModelTask, PretrainTask, SelftrainTask
@@ -61,7 +61,7 @@ def trained_together(task: TrainTask) -> list[tuple[str, ...]]:
 def whole_windows(task: ModelTask, arrays: Arrays, devices: tuple[str, ...]) -> DeviceTensors:
     """Return all windows of devices that train as one; the same object for the same ones, until long not asked for."""
     if not task.data.zero_fill:
-        return _whole(task.data, devices, task.classes)
+        return _pooled(task.data, devices, task.classes) if len(devices) > 1 else _whole(task.data, devices[0], task.classes)
     means = {name: values.tobytes() for name, values in arrays.items() if name.endswith(".mean")}
     return _whole_filled(task.data, devices, task.classes, task.model, tuple(sorted(means.items())))
 
@@ -80,7 +80,7 @@ def lesson_of(task: TrainTask, devices: tuple[str, ...], windows: DeviceTensors,
         own = device_windows(task.data, device)
         here = torch.arange(first, first + len(own))
         if isinstance(task, PretrainTask):
-            chosen, shown = here, windows.classes[here]
+            chosen, shown = here, torch.full_like(here, NO_CLASS)
         else:
             is_known = not isinstance(task, SelftrainTask) or device in task.labelled
             drawn = _drawn(task.data, device, task.classes, task.labels) if is_known else torch.zeros(0, dtype=torch.int64)
@@ -103,9 +103,13 @@ def _drawn(data: DataConfig, device: str, classes: tuple[str, ...], labels: Labe
 
 
 @lru_cache(maxsize=1024)
-def _whole(data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...]) -> DeviceTensors:
-    parts = [device_tensors(device_windows(data, device), classes) for device in devices]
-    return pooled(parts) if len(parts) > 1 else parts[0]
+def _whole(data: DataConfig, device: str, classes: tuple[str, ...]) -> DeviceTensors:
+    return device_tensors(device_windows(data, device), classes)
+
+
+@lru_cache(maxsize=4)  # each is a copy of everybody's windows
+def _pooled(data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...]) -> DeviceTensors:
+    return pooled([_whole(data, device, classes) for device in devices])
 
 
 @lru_cache(maxsize=1024)
@@ -113,4 +117,5 @@ def _whole_filled(
     data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...], model: ModelConfig, means: tuple[tuple[str, bytes], ...]
 ) -> DeviceTensors:
     normalisation = {name: np.frombuffer(values, np.float32) for name, values in means}
-    return zero_filled(_whole(data, devices, classes), load_arrays(model, normalisation))
+    windows = _pooled(data, devices, classes) if len(devices) > 1 else _whole(data, devices[0], classes)
+    return zero_filled(windows, load_arrays(model, normalisation))

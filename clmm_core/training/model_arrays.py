@@ -5,7 +5,7 @@ import torch
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
-from clmm_core.seeds import ONE_AT_A_TIME, seeded
+from clmm_core.seeds import seeded
 
 STAGE_ONE = ("encoder", "projection", "mean", "std")
 """The pieces of a modality's part; `modalities.<name>.<piece>` begins the names of their arrays."""
@@ -29,7 +29,7 @@ def is_stage_one(name: str) -> bool:
 
 def load_arrays(config: ModelConfig, arrays: Arrays) -> Clmm:
     """Return a model with these arrays; those of another stage, which did not travel, are left as torch initialises them."""
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         model = Clmm(config)
     model.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in arrays.items()}, strict=False)
     return model

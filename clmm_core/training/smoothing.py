@@ -9,7 +9,9 @@ SLACK_S = 1e-6
 """Starts are multiples of a step, and floats."""
 
 
-def smoothed(probabilities: NDArray[np.float64], windows: DeviceWindows, reach_s: float) -> NDArray[np.float64]:
+def smoothed(
+    probabilities: NDArray[np.float64], windows: DeviceWindows, reach_s: float, counting: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Return each window's probabilities, `[windows, classes]`, averaged over the windows of its recording near it in time.
 
     Args:
@@ -17,10 +19,14 @@ def smoothed(probabilities: NDArray[np.float64], windows: DeviceWindows, reach_s
         windows: those windows.
         reach_s: windows that start at most so much earlier or later count; 0 leaves everything as it is. What comes later is looked at
             too, so a live device would answer that much later.
+        counting: `[windows]`, False for those that may not speak for their neighbours, because the model was trained on them; they keep
+            what they have.
     """
-    averaged = np.empty_like(probabilities)
+    if not reach_s:
+        return probabilities
+    averaged = probabilities.copy()
     for recording in np.unique(windows.recordings):
-        rows = np.flatnonzero(windows.recordings == recording)
+        rows = np.flatnonzero((windows.recordings == recording) & counting)
         rows = rows[np.argsort(windows.starts_s[rows], kind="stable")]
         starts_s = windows.starts_s[rows]
         first = np.searchsorted(starts_s, starts_s - reach_s - SLACK_S, side="left")

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
-from clmm_core.seeds import ONE_AT_A_TIME
 from clmm_core.training.draws import Draws
 
 
@@ -102,7 +101,7 @@ class AveragingPool1d(nn.AdaptiveAvgPool1d):
 def stackable(config: ModelConfig) -> tuple[Clmm, Callable[[Draws], None]]:
     """Return a network of this shape that `torch.vmap` can stack, and what holds draws for its dropout until the next ones."""
     held: list[Draws] = []
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         model = Clmm(config)
         _replace(model, held)
 

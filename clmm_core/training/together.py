@@ -36,10 +36,13 @@ from clmm_core.training.pretrain import (
     too_few_windows,
 )
 from clmm_core.training.stackable import stackable
+from clmm_core.training.stacked_windows import distinct, forget_windows, upload
 
 StageConfig = PretrainConfig | FinetuneConfig
-AT_ONCE = 256
+MAX_STACKED = 256
 """Devices in one stack: bounds the memory."""
+MAX_KEPT = 64
+"""Programs that are kept for the next round."""
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Of AdamW, as `torch.optim.AdamW` has them."""
 
@@ -90,8 +93,8 @@ def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[list[floa
     for i, job in enumerate(jobs):
         stacks.setdefault(job.alike, []).append(i)
     for members in stacks.values():
-        for first in range(0, len(members), AT_ONCE):
-            some = members[first : first + AT_ONCE]
+        for first in range(0, len(members), MAX_STACKED):
+            some = members[first : first + MAX_STACKED]
             together = [jobs[i] for i in some]
             stack = _stack_for(together, device)
             losses = stack.train(together)
@@ -152,7 +155,7 @@ class _Stack:
         per_job = {"rate": torch.float32, "steps": torch.float32, "loss": torch.float32, "keys": torch.int64, "windows": torch.int64}
         self.per_job = {name: torch.zeros(count, dtype=dtype, device=device) for name, dtype in per_job.items()}
         self.number = torch.zeros((), dtype=torch.int64, device=device)
-        self.data = _stacked_windows(jobs, device)
+        self.data = upload(distinct([job.windows for job in jobs])[0], device)
         # All batches of a round; as many steps as any job could take.
         most = max(len(job.windows) for job in jobs)
         num_steps = like.config.local.epochs * math.ceil(most / like.config.local.batch_size)
@@ -232,8 +235,7 @@ class _Stack:
             buffer.zero_()
         self.per_job["rate"].copy_(torch.tensor([job.config.local.learning_rate for job in jobs]))
         self.per_job["keys"].copy_(torch.tensor([job.key for job in jobs]))
-        place = {id(windows): i for i, windows in enumerate(_different(jobs))}
-        self.per_job["windows"].copy_(torch.tensor([place[id(job.windows)] for job in jobs]))
+        self.per_job["windows"].copy_(torch.tensor(distinct([job.windows for job in jobs])[1]))
         rows, classes, counts, num_steps = _batches(jobs, self.rows.shape)
         self.rows[:num_steps].copy_(torch.from_numpy(rows[:num_steps]))
         self.classes[:num_steps].copy_(torch.from_numpy(classes[:num_steps]))
@@ -329,54 +331,16 @@ class _Stack:
         self.now.copy_(torch.where(is_active[:, None], stepped, self.now))
 
 
-@torch.no_grad()
-def predict_together(jobs: Sequence[tuple[ModelConfig, Arrays, DeviceTensors]], device: torch.device) -> list[Tensor]:
-    """Return each model's logits `[windows, classes]` of its windows, without dropout, on the CPU; models that are alike in one stack."""
-    done: dict[int, Tensor] = {}
-    stacks: dict[tuple[object, ...], list[int]] = {}
-    for i, (model, _, windows) in enumerate(jobs):
-        stacks.setdefault((model, tuple((name, *values.shape[1:]) for name, values in windows.streams.items())), []).append(i)
-    for members in stacks.values():
-        for first in range(0, len(members), AT_ONCE // 4):
-            some = members[first : first + AT_ONCE // 4]
-            done |= dict(zip(some, _predicted([jobs[i] for i in some], device), strict=True))
-    return [done[i] for i in range(len(jobs))]
-
-
-def _predicted(jobs: Sequence[tuple[ModelConfig, Arrays, DeviceTensors]], device: torch.device) -> list[Tensor]:
-    config, like, _ = jobs[0]
-    model = _predictor(config, device)
-    starts = {id(arrays): arrays for _, arrays, _ in jobs}
-    place = {key: i for i, key in enumerate(starts)}
-    which = torch.tensor([place[id(arrays)] for _, arrays, _ in jobs], device=device)
-    stacked = {name: torch.from_numpy(np.stack([arrays[name] for arrays in starts.values()])).to(device)[which] for name in like}
-    different = list({id(windows): windows for _, _, windows in jobs}.values())
-    data, index = _upload(different, device), {id(windows): i for i, windows in enumerate(different)}
-    rows = torch.tensor([index[id(windows)] for _, _, windows in jobs], device=device)
-    streams = {name: values[rows] for name, values in data.streams.items()}
-    present = {name: mask[rows] for name, mask in data.present.items()}
-
-    def logits_of(arrays: dict[str, Tensor], streams: Any, present: Any) -> Tensor:
-        logits: Tensor = functional_call(model, arrays, (streams, present))
-        return logits
-
-    with sdpa_kernel(SDPBackend.MATH):
-        together = vmap(logits_of)(stacked, streams, present).cpu()
-    return [logits[: len(windows)] for logits, (_, _, windows) in zip(together, jobs, strict=True)]
-
-
 def _starts(jobs: Sequence[Job], learning: Sequence[str], fixed: Sequence[str]) -> tuple[Tensor, NDArray[np.float32], Arrays]:
     """Return for each job which start it has, and the starts: `[starts, N]` what learns, and by name what does not.
 
     What did not travel, because the stage does not use it, is zeros.
     """
-    starts = {id(job.arrays): job.arrays for job in jobs}
-    place = {key: i for i, key in enumerate(starts)}
-    flat = np.stack([np.concatenate([arrays[name.removeprefix("model.")].ravel() for name in learning]) for arrays in starts.values()])
-    first = next(iter(starts.values()))
-    there = [name for name in fixed if name.removeprefix("model.") in first]
-    stacked = {name: np.stack([arrays[name.removeprefix("model.")] for arrays in starts.values()]) for name in there}
-    return torch.tensor([place[id(job.arrays)] for job in jobs]), flat.astype(np.float32), stacked
+    starts, which = distinct([job.arrays for job in jobs])
+    flat = np.stack([np.concatenate([arrays[name.removeprefix("model.")].ravel() for name in learning]) for arrays in starts])
+    there = [name for name in fixed if name.removeprefix("model.") in starts[0]]
+    stacked = {name: np.stack([arrays[name.removeprefix("model.")] for arrays in starts]) for name in there}
+    return torch.tensor(which), flat.astype(np.float32), stacked
 
 
 def _batches(jobs: Sequence[Job], shape: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], int]:
@@ -410,39 +374,15 @@ def _orders(jobs: Sequence[Job]) -> list[list[Tensor]]:
     return [[epoch[j, :count] for epoch in epochs] for j, count in enumerate(counts.tolist())]
 
 
-def _different(jobs: Sequence[Job]) -> list[DeviceTensors]:
-    return list({id(job.windows): job.windows for job in jobs}.values())
-
-
-def _stacked_windows(jobs: Sequence[Job], device: torch.device) -> DeviceTensors:
-    return _upload(_different(jobs), device)
-
-
-def _upload(different: Sequence[DeviceTensors], device: torch.device) -> DeviceTensors:
-    """Return windows as `[U, windows, C, T]` on the device, filled up to the longest with its owner's first; kept while it is used."""
-    key = (str(device), *(id(windows) for windows in different))
-    if key not in _UPLOADED:
-        most = max(len(windows) for windows in different)
-        rows = [torch.arange(most).clamp(max=len(windows) - 1) for windows in different]
-        parts = [windows.select(chosen) for windows, chosen in zip(different, rows, strict=True)]
-        streams = {name: torch.stack([part.streams[name] for part in parts]).to(device) for name in parts[0].streams}
-        present = {name: torch.stack([part.present[name] for part in parts]).to(device) for name in parts[0].present}
-        # The windows are kept too: an id means them only as long as they live.
-        _UPLOADED[key] = (tuple(different), DeviceTensors(streams, present, torch.stack([part.classes for part in parts])))
-    return _UPLOADED[key][1]
-
-
 def _stack_for(jobs: Sequence[Job], device: torch.device) -> _Stack:
-    """Return the program for these jobs, made once for as many of the same kind over the same windows."""
-    key = (str(device), jobs[0].alike, len(jobs), tuple(id(windows) for windows in _different(jobs)))
-    if key not in _STACKS:
-        _STACKS[key] = _Stack(jobs, device)
-    return _STACKS[key]
-
-
-@lru_cache(maxsize=64)
-def _predictor(config: ModelConfig, device: torch.device) -> Clmm:
-    return stackable(config)[0].to(device).eval()
+    """Return the program for these jobs, made once for as many of the same kind over the same windows, while it is used."""
+    different, _ = distinct([job.windows for job in jobs])
+    key = (str(device), jobs[0].alike, len(jobs), tuple(id(windows) for windows in different))
+    stack = _STACKS.pop(key, None) or _Stack(jobs, device)
+    _STACKS[key] = stack  # the last one used is the last in order
+    while len(_STACKS) > MAX_KEPT:
+        del _STACKS[next(iter(_STACKS))]
+    return stack
 
 
 @lru_cache(maxsize=1)
@@ -450,12 +390,11 @@ def _graph_pool() -> Any:
     return torch.cuda.graph_pool_handle()
 
 
-_UPLOADED: dict[tuple[object, ...], tuple[tuple[DeviceTensors, ...], DeviceTensors]] = {}
 _STACKS: dict[tuple[object, ...], _Stack] = {}
 
 
 def forget() -> None:
     """Let go of all programs and windows."""
     _STACKS.clear()
-    _UPLOADED.clear()
+    forget_windows()
     _graph_pool.cache_clear()  # a pool ends with the last graph in it

@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 from traceback import extract_tb
 
 import torch
@@ -105,12 +105,17 @@ def _usable(device: str) -> torch.device:
         ConfigError: it cannot.
     """
     try:
-        return torch.empty(0, device=device).device
+        place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
         raise ConfigError(
             f"--device {device}: PyTorch {torch.__version__} cannot use it here: {str(error).splitlines()[0]}; "
             "install a build for this GPU (`make run TORCH_INDEX=...`), or leave --device out"
         ) from error
+    if place.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device: expected cuda, or cpu to try it out, found {device}")
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # what kernels and graphs are made on
+    return place
 
 
 @contextmanager
@@ -132,15 +137,13 @@ def _run_together(missing: Sequence[Cell], results: Path, jobs: int, device: tor
     federated = {cell.name: cell for cell in missing if cell.classifier != "extra-trees"}
     failed: list[Done] = []
     ended = itertools.count(1)
-    one_at_a_time = Lock()
 
     def work(what: str, train: RunOne, cell: Cell, hosts: Hosts) -> None:
         done = Done(what, _error_of(lambda *these: train(*these, hosts), cell, results))
-        with one_at_a_time:
-            failed.extend([done] if done.error else [])
-            tell(done, next(ended), len(shared) + len(missing))
+        failed.extend([done] if done.error else [])
+        tell(done, next(ended), len(shared) + len(missing))
 
-    for train, cells in ((_run_stage_one, shared), (partial(_run_cell, figures_only=True), federated)):
+    for train, cells in ((_run_stage_one, shared), (partial(_run_cell, together_on=device.type), federated)):
         named = list(cells.items())
         for first in range(0, len(named), jobs):
             Lockstep(device).run([partial(work, what, train, cell) for what, cell in named[first : first + jobs]])
@@ -227,7 +230,7 @@ def _run_stage_one(cell: Cell, results: Path, hosts: Hosts | None = None) -> Non
         folder.discard()
 
 
-def _run_cell(cell: Cell, results: Path, hosts: Hosts | None = None, *, figures_only: bool = False) -> None:
+def _run_cell(cell: Cell, results: Path, hosts: Hosts | None = None, *, together_on: str = "") -> None:
     """Run one cell and leave its results folder; what a killed run of it left is removed."""
     shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
     values: dict[str, Value] = {**cell.values, "results-dir": str(results), "run-name": cell.name}
@@ -239,4 +242,4 @@ def _run_cell(cell: Cell, results: Path, hosts: Hosts | None = None, *, figures_
         return
     shared = _stage_one_file(results, cell.stage_one)
     stage_one = read_stage_one(shared) if shared.exists() else None
-    train_and_write(hosts, config, values, lambda _: None, stage_one, figures_only=figures_only)
+    train_and_write(hosts, config, values, lambda _: None, stage_one, together_on=together_on)

@@ -16,9 +16,11 @@ from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.models.config import ModelConfig
-from clmm_core.report.metrics import counts_of
+from clmm_core.report.metrics import counts_as_arrays
 from clmm_core.report.records import Embedding, RunRecord, SubjectRecord
 from clmm_core.seeds import derive_seed
+from clmm_core.training.device_tensors import NO_CLASS
+from clmm_core.training.evaluate import smoothed_counts
 from server.evaluation import group_of
 from server.federation import begin
 from server.hosts import Hosts
@@ -103,13 +105,13 @@ def _evaluated(trees: ExtraTreesClassifier, run: Run, device: str) -> SubjectRec
     rows = rest if is_labelled else taken
     if not len(rows):
         return None
-    probabilities = np.zeros((len(rows), len(classes)))  # a class without a label is never said
+    probabilities = np.zeros((len(windows), len(classes)))  # a class without a label is never said
     known = [classes.index(name) for name in trees.classes_]
-    probabilities[:, known] = trees.predict_proba(features_of(windows, run.model)[rows])
-    truth = [classes.index(label) for label in windows.labels[rows]]
+    probabilities[:, known] = trees.predict_proba(features_of(windows, run.model))
+    truth = np.array([classes.index(label) if label in classes else NO_CLASS for label in windows.labels])
     return SubjectRecord(
         subject=device,
         group=group_of(device, run.split),
         modalities=tuple(windows.streams),
-        counts=counts_of(probabilities, truth),
+        counts=counts_as_arrays(smoothed_counts(probabilities, truth, windows, rows, run.config.smooth_s), len(classes)),
     )

@@ -45,9 +45,15 @@ def read_measured(path: Path, cells: Iterable[Cell], judged_on: Group) -> list[O
     Raises:
         DataError: a line of it cannot be read; names it.
     """
+    lines = _read(path)
+    return [_outcome(cell, lines[cell.name, judged_on]) for cell in cells if (cell.name, judged_on) in lines]
+
+
+def _read(path: Path) -> dict[tuple[str, Group], _Line]:
+    """Return every line by its run and by whom it was judged on."""
+    lines: dict[tuple[str, Group], _Line] = {}
     if not path.exists():
-        return []
-    lines: dict[str, _Line] = {}
+        return lines
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = from_json_strict(_Line, text)
@@ -55,16 +61,18 @@ def read_measured(path: Path, cells: Iterable[Cell], judged_on: Group) -> list[O
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the line"
             raise DataError(f"{path}, line {number}: {where}: {first['msg']}; take the line out to measure its run again") from error
-        if line.judged_on == judged_on:
-            lines[line.cell] = line
-    return [_outcome(cell, lines[cell.name]) for cell in cells if cell.name in lines]
+        lines[line.cell, line.judged_on] = line
+    return lines
 
 
 def write_measured(path: Path, outcomes: Sequence[Outcome], judged_on: Group) -> None:
-    """Write a line a run, in the order of their names; runs that two methods share once."""
+    """Write a line a run, in the order of their names; runs that two methods share once.
+
+    Lines of other runs stay: a study that is cut down or changed for once loses nothing.
+    """
     path.parent.mkdir(exist_ok=True)
-    lines = {outcome.cell.name: to_json(_line(outcome, judged_on)) for outcome in outcomes}
-    replace_file(path, "".join(f"{lines[name]}\n" for name in sorted(lines)))
+    lines = _read(path) | {(outcome.cell.name, judged_on): _line(outcome, judged_on) for outcome in outcomes}
+    replace_file(path, "".join(f"{to_json(lines[key])}\n" for key in sorted(lines)))
 
 
 def _line(outcome: Outcome, judged_on: Group) -> _Line:

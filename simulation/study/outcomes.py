@@ -27,7 +27,7 @@ class Outcome:
     gain: Mapping[str, float]
     """By subject, accuracy gained by personalisation; empty where there was none."""
     curve: tuple[float, ...]
-    """Validation accuracy after each round of stage two, then of self-training; empty without validation subjects."""
+    """Validation accuracy after each round of stage two, then of self-training; empty where they were not looked at after every one."""
     wall_s: float
     num_parameters: int
 
@@ -86,12 +86,16 @@ def outcome_of(cell: Cell, run: RunRecord, judged_on: Group) -> Outcome:
         accuracy={name: value for name, value in accuracies.items() if value is not None},
         macro_f1=macro_f1(counts) or 0.0,
         gain={name: value for name, value in gains.items() if value is not None},
-        curve=tuple(
-            r.validation_accuracy for r in run.rounds if r.stage in ("finetune", "selftrain") and r.validation_accuracy is not None
-        ),
+        curve=_curve(run),
         wall_s=run.rounds[-1].elapsed_s,
         num_parameters=run.card.num_parameters,
     )
+
+
+def _curve(run: RunRecord) -> tuple[float, ...]:
+    looks = [each.validation_accuracy for each in run.rounds if each.stage in ("finetune", "selftrain")]
+    seen = tuple(value for value in looks if value is not None)
+    return seen if len(seen) == len(looks) else ()
 
 
 def of(outcomes: Iterable[Outcome], setting: str, method: str) -> list[Outcome]:

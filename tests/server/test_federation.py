@@ -23,7 +23,7 @@ Write = Callable[..., Path]
 LeftBehind = Callable[[], list[str]]
 
 
-@pytest.mark.parametrize(("every", "looked_at"), [(1, [3, 4, 5]), (2, [4]), (0, [])])
+@pytest.mark.parametrize(("every", "looked_at"), [(1, [3, 4, 5]), (2, [4, 5]), (9, [5]), (0, [])])
 def test_validation_subjects_are_looked_at_as_often_as_asked(train: Train, every: int, looked_at: list[int]):
     run = train({"pretrain.rounds": 2, "finetune.rounds": 2, "selftrain.rounds": 1, "report.validate-every": every})
     assert [record.server_round for record in run.rounds if record.validation_accuracy is not None] == looked_at

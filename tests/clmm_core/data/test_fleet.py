@@ -193,3 +193,16 @@ def test_a_device_without_any_activity_asked_for_keeps_its_windows() -> None:
     assert len(windows) == len(device_windows(SYNTHETIC, "device-00001"))
     assert set(windows.labels) == {NO_LABEL}
     assert set(windows.trials) == {NO_TRIAL}
+
+
+def test_upright_windows_are_turned_and_their_labels_kept() -> None:
+    askew, turned = (device_windows(replace(SYNTHETIC, upright=upright), "device-00000") for upright in (False, True))
+    assert not np.allclose(turned.streams["accelerometer"], askew.streams["accelerometer"])
+    assert turned.labels.tolist() == askew.labels.tolist()
+    np.testing.assert_array_equal(turned.streams["magnetometer"], askew.streams["magnetometer"])
+
+
+@pytest.mark.parametrize("modalities", [("gyroscope",), ("accelerometer+gyroscope",)])
+def test_upright_needs_an_accelerometer_by_itself(modalities: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"data.upright: expected a modality 'accelerometer' to turn by, found .*gyroscope"):
+        device_windows(replace(SYNTHETIC, upright=True, modalities=modalities), "device-00001")

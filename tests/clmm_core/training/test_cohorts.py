@@ -195,6 +195,7 @@ def test_subjects_are_evaluated_as_one_after_the_other(said: Settings, starts: l
         (evaluate_task(said(3, 4, data=data), personalise=("device-00003",)), arrays),
         (evaluate_task(said(3, 5, data=data), labelled=("device-00003",), labels=LabelDraw(per_class=0)), arrays),
         (evaluate_task(said(6, data=data, model=learned)), new_arrays(learned, 3)),
+        (evaluate_task(said(3, 5, data=data), labelled=("device-00003",), smooth_s=20.0), arrays),
     ]
     replies = evaluate_cohorts(questions, CPU)
     expected = [evaluate_cohort(*question) for question in questions]

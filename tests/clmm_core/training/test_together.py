@@ -17,6 +17,8 @@ from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.l_dawa import scale_by_agreement
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.models.config import ModelConfig
+from clmm_core.training import predict_together as predicting
+from clmm_core.training import stacked_windows
 from clmm_core.training import together as module
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
@@ -25,9 +27,10 @@ from clmm_core.training.evaluate import logits_of
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
 from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
+from clmm_core.training.predict_together import predict_together
 from clmm_core.training.pretrain import PretrainConfig, pretrain_device
 from clmm_core.training.stackable import stackable
-from clmm_core.training.together import Job, StageConfig, forget, predict_together, train_together
+from clmm_core.training.together import Job, StageConfig, forget, train_together
 
 MakeConfig = Callable[..., ModelConfig]
 MakeWindows = Callable[..., DeviceTensors]
@@ -405,7 +408,7 @@ def test_a_host_gets_the_weighted_mean_of_its_jobs_part_by_part(jobs: MakeJobs):
 def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch):
     some = [replace(job, host=0, key=job.key + i) for i in range(2) for job in jobs()[1:]]
     losses, one_stack = train_together(some, CPU)
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "MAX_STACKED", 2)
     again, several = train_together(some, CPU)
     assert again == pytest.approx(losses, rel=1e-5)
     assert [len(each[0]) for each in (one_stack, several)] == [2, 3], "those of three modalities apart from those of two"
@@ -417,12 +420,12 @@ def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytes
     assert_close(sums[0].mean(), sums[1].mean(), 1e-6)
 
 
-@pytest.mark.parametrize("at_once", [256, 8])
+@pytest.mark.parametrize("at_once", [64, 2])
 def test_models_predict_together_what_each_predicts(
     config: MakeConfig, windows: list[DeviceTensors], monkeypatch: pytest.MonkeyPatch, at_once: int
 ):
     """Two shapes of model, two starts, devices of unequal length and sensors; no dropout."""
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(predicting, "MAX_STACKED", at_once)
     models = [config(3, dropout=0.5), replace(config(3), fusion="uniform", branches="mean")]
     starts = {model: [new_arrays(model, seed) for seed in range(2)] for model in models}
     asked = [(model, starts[model][i % 2], each) for i, each in enumerate(windows) for model in models]
@@ -438,7 +441,7 @@ def test_models_predict_together_what_each_predicts(
 def test_forgetting_lets_go_of_all_programs_and_windows(jobs: MakeJobs):
     train_together(jobs()[:1], CPU)
     assert module._STACKS
-    assert module._UPLOADED
+    assert stacked_windows._UPLOADED
     forget()
     assert not module._STACKS
-    assert not module._UPLOADED
+    assert not stacked_windows._UPLOADED

@@ -274,3 +274,8 @@ def test_a_device_that_cannot_be_used_is_refused_before_anything_is_made(cells: 
     with pytest.raises(ConfigError, match=f"--device {device}: PyTorch .* cannot use it here: .*leave --device out"):
         run_cells(cells, tmp_path / "results", 1, no_word, device=device)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_device_that_is_neither_a_gpu_nor_the_cpu_is_refused(cells: list[Cell], tmp_path: Path):
+    with pytest.raises(ConfigError, match="--device: expected cuda, or cpu to try it out, found meta"):
+        run_cells(cells, tmp_path / "results", 1, no_word, device="meta")

@@ -45,6 +45,16 @@ def test_nothing_is_read_where_there_is_no_file_or_of_other_cells_or_of_other_pe
     assert read_measured(path, cells, "validation") == []
 
 
+def test_lines_of_other_runs_stay_when_a_study_is_changed_for_once(tmp_path: Path, outcomes: list[Outcome]):
+    path = tmp_path / "measured" / "x.jsonl"
+    write_measured(path, outcomes, "unseen")
+    write_measured(path, [replace(outcomes[0], macro_f1=0.125)], "validation")
+    write_measured(path, [replace(outcomes[2], macro_f1=0.25)], "unseen")
+    cells = [outcomes[0].cell, outcomes[2].cell]
+    assert [each.macro_f1 for each in read_measured(path, cells, "unseen")] == [0.5, 0.25]
+    assert [each.macro_f1 for each in read_measured(path, cells, "validation")] == [0.125]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

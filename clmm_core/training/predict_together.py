@@ -1,0 +1,59 @@
+"""Many models' predictions as one program: what teaches self-training, and what is evaluated, in a study on a GPU."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from clmm_core.federated.arrays import Arrays
+from clmm_core.models.clmm import Clmm
+from clmm_core.models.config import ModelConfig
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.stackable import stackable
+from clmm_core.training.stacked_windows import distinct, upload
+
+MAX_STACKED = 64
+"""Models in one stack, each with all windows of a device: bounds the memory."""
+Asked = tuple[ModelConfig, Arrays, DeviceTensors]
+
+
+@torch.no_grad()
+def predict_together(asked: Sequence[Asked], device: torch.device) -> list[Tensor]:
+    """Return each model's logits `[windows, classes]` of its windows, without dropout, on the CPU; models that are alike in one stack."""
+    done: dict[int, Tensor] = {}
+    stacks: dict[tuple[object, ...], list[int]] = {}
+    for i, (model, _, windows) in enumerate(asked):
+        stacks.setdefault((model, tuple((name, *values.shape[1:]) for name, values in windows.streams.items())), []).append(i)
+    for members in stacks.values():
+        for first in range(0, len(members), MAX_STACKED):
+            some = members[first : first + MAX_STACKED]
+            done |= dict(zip(some, _predicted([asked[i] for i in some], device), strict=True))
+    return [done[i] for i in range(len(asked))]
+
+
+def _predicted(asked: Sequence[Asked], device: torch.device) -> list[Tensor]:
+    model = _predictor(asked[0][0], device)
+    starts, which = distinct([arrays for _, arrays, _ in asked])
+    stacked = {name: torch.from_numpy(np.stack([arrays[name] for arrays in starts])).to(device)[which] for name in starts[0]}
+    different, rows = distinct([windows for _, _, windows in asked])
+    data = upload(different, device)
+    streams = {name: values[rows] for name, values in data.streams.items()}
+    present = {name: mask[rows] for name, mask in data.present.items()}
+
+    def logits_of(arrays: dict[str, Tensor], streams: Any, present: Any) -> Tensor:
+        logits: Tensor = functional_call(model, arrays, (streams, present))
+        return logits
+
+    with sdpa_kernel(SDPBackend.MATH):  # the one way of attention that torch.vmap can stack
+        together = vmap(logits_of)(stacked, streams, present).cpu()
+    return [logits[: len(windows)] for logits, (_, _, windows) in zip(together, asked, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _predictor(config: ModelConfig, device: torch.device) -> Clmm:
+    return stackable(config)[0].to(device).eval()
