@@ -107,7 +107,8 @@ def _evaluated(trees: ExtraTreesClassifier, run: Run, device: str) -> SubjectRec
         return None
     probabilities = np.zeros((len(windows), len(classes)))  # a class without a label is never said
     known = [classes.index(name) for name in trees.classes_]
-    probabilities[:, known] = trees.predict_proba(features_of(windows, run.model))
+    looked_at = np.arange(len(windows)) if run.config.smooth_s else rows
+    probabilities[np.ix_(looked_at, known)] = trees.predict_proba(features_of(windows, run.model)[looked_at])
     truth = np.array([classes.index(label) if label in classes else NO_CLASS for label in windows.labels])
     return SubjectRecord(
         subject=device,
