@@ -75,7 +75,7 @@ class RunConfig:
     points_per_device: int
     """Windows of each device shown, as points in a plane, in the report's picture; 0 leaves it out."""
     validate_every: int
-    """Rounds after stage one from one look at the validation subjects to the next; 0 looks only at the end."""
+    """Rounds after stage one from one look at the validation subjects to the next, the last always; 0 leaves it to the final evaluation."""
     round_timeout_s: float
     """How long a round waits for its hosts."""
     min_hosts: int
