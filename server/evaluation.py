@@ -10,6 +10,11 @@ from clmm_core.report.records import EvaluationCounts, Group, Split, SubjectReco
 from clmm_core.training.tasks import EvaluateTask
 from server.run import Run
 
+SMOOTHED = (
+    "evaluate.smooth-s: a window counts as what its probabilities say, averaged with those of the windows that start up to {reach_s:g} s "
+    "earlier or later; the model alone does not do that"
+)
+
 
 def evaluate_subjects(run: Run) -> tuple[SubjectRecord, ...]:
     """Evaluate the last round's model on every subject, and personalise it to those it never saw."""
@@ -17,6 +22,8 @@ def evaluate_subjects(run: Run) -> tuple[SubjectRecord, ...]:
     split = run.split
     devices = (*split.test, *split.validation, *split.training)
     records, left_out = _evaluate(run, devices, personalise=split.test)
+    if run.config.smooth_s:
+        run.note([SMOOTHED.format(reach_s=run.config.smooth_s)])
     run.ended("evaluate", since_s, num_devices=len(records), left_out=tuple(left_out))
     return tuple(records)
 

@@ -139,8 +139,18 @@ def _too_few_labelled(config: RunConfig, split: Split) -> list[str]:
     return [f"labels.num-devices asks for {wanted} labelled devices, but only {found} training devices have labels"]
 
 
+def _labelled_classes(split: Split, devices: Mapping[str, DeviceProfile]) -> set[str]:
+    return {label for device in split.labelled for label in devices[device].labelled_windows}.intersection(split.classes)
+
+
+def _equal_shares(split: Split, devices: Mapping[str, DeviceProfile]) -> tuple[float, ...]:
+    """Return a share for each class, equal for those that a labelled device has a label of; the model cannot say the others."""
+    known = _labelled_classes(split, devices)
+    return tuple(1 / len(known) if label in known else 0.0 for label in split.classes)
+
+
 def _unlabelled_classes(split: Split, devices: Mapping[str, DeviceProfile]) -> list[str]:
-    known = {label for device in split.labelled for label in devices[device].labelled_windows}
+    known = _labelled_classes(split, devices)
     return [
         f"activity '{label}': none of the labelled devices ({', '.join(split.labelled)}) has a label of it, so it cannot be recognised; "
         "label it on one of them, or choose other labels.devices"
@@ -238,10 +248,11 @@ def finetuning(run: Run) -> TrainingStage:
 def selftraining(run: Run) -> TrainingStage:
     """Return what follows stage two: its rounds again, over all training devices, each with labels of its own making."""
     stage_two = finetuning(run)
+    expected = _equal_shares(run.split, run.directory.devices) if run.config.align else ()
 
     def task_for(devices: tuple[str, ...], learning_rate: float) -> SelftrainTask:
         same = vars(stage_two.task_for(devices, learning_rate))
-        return SelftrainTask(**same, labelled=run.split.labelled, confidence=run.config.confidence)
+        return SelftrainTask(**same, labelled=run.split.labelled, confidence=run.config.confidence, expected=expected)
 
     config = run.config.selftrain_stage
     return replace(stage_two, name="selftrain", config=config, devices=run.split.training, task_for=task_for)

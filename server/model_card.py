@@ -25,6 +25,7 @@ def model_card(run: Run) -> ModelCard:
     return ModelCard(
         modalities=modalities,
         window_s=window_s,
+        upright=run.config.data.upright,
         classes=run.split.classes,
         mean={name: tuple(run.arrays[f"modalities.{name}.mean"].tolist()) for name in modalities},
         std={name: tuple(run.arrays[f"modalities.{name}.std"].tolist()) for name in modalities},

@@ -67,6 +67,8 @@ class RunConfig:
     selftrain_stage: StageConfig
     """Stage two's, with rounds of its own; a device trains as in stage two."""
     confidence: float
+    align: bool
+    """Whether self-training expects every activity that has a label equally often on a device."""
     """Of a pseudo-label, at least."""
     personal_labels: LabelDraw
     personal: FinetuneConfig
@@ -134,6 +136,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         finetune=finetune,
         selftrain_stage=replace(_stage(keys, "finetune"), rounds=keys.integer("selftrain.rounds", 0)),
         confidence=keys.share("selftrain.confidence"),
+        align=keys.boolean("selftrain.align"),
         personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
         personal=replace(finetune, local=_local(keys, "personalise")),
         smooth_s=keys.number("evaluate.smooth-s", 0),

@@ -6,16 +6,23 @@ better done for all, and when every run has stopped, all are answered at once. N
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 
 from clmm_core.errors import ConfigError
+from clmm_core.federated.arrays import Arrays
 from clmm_core.training.cohorts import evaluate_cohorts, train_cohorts
 from clmm_core.training.together import forget
 from server.hosts import Answer, Question
 from simulation.in_process import InProcessHosts
 
-TOGETHER = {
+Questions = Sequence[tuple[Any, Arrays]]
+Replies = Sequence[tuple[Any, Arrays]]
+Work = Callable[[Questions, torch.device], Replies]
+
+TOGETHER: Mapping[str, Work] = {
     "train.pretrain": train_cohorts,
     "train.finetune": train_cohorts,
     "train.selftrain": train_cohorts,
@@ -69,15 +76,23 @@ class Lockstep:
             asking = [run for run in runs if run.question is not None and run.question[0] == message_type]
             if not asking:
                 continue
-            questions = [run.question[1] for run in asking if run.question is not None]
+            questions = [(run.question[1].task, run.question[1].arrays) for run in asking if run.question is not None]
             try:
-                replies = work([(question.task, question.arrays) for question in questions], self._device)
+                replies = self._replies(work, questions)
             except Exception as error:
                 for run in asking:
                     run.answer = self._explained(error)
                 continue
             for run, (reply, arrays) in zip(asking, replies, strict=True):
                 run.answer = Answer(reply, arrays)
+
+    def _replies(self, work: Work, questions: Questions) -> Replies:
+        """Answer all; where the memory is full of what earlier rounds kept, let go of that first."""
+        with suppress(torch.OutOfMemoryError):
+            return work(questions, self._device)
+        forget()
+        torch.cuda.empty_cache()
+        return work(questions, self._device)
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, torch.OutOfMemoryError):

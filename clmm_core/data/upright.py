@@ -33,7 +33,8 @@ def upright(windows: DeviceWindows) -> DeviceWindows:
     streams = dict(windows.streams)
     accelerometer = windows.streams.get(ACCELEROMETER)
     if accelerometer is None or accelerometer.shape[1] != AXES:
-        return windows
+        why = f"'{windows.device}' is not turned upright: it has no accelerometer of {AXES} axes that says which way it hangs"
+        return replace(windows, left_out=(*windows.left_out, why))
     for name in (ACCELEROMETER, GYROSCOPE):
         if name in streams and streams[name].shape[1] == AXES:
             streams[name] = streams[name].copy()
@@ -49,7 +50,7 @@ def upright(windows: DeviceWindows) -> DeviceWindows:
                 streams[name][rows] = turn.astype(np.float32) @ streams[name][rows]  # [3, 3] x [rows, 3, time]
     if num_askew:
         whose = f"{num_askew} of {len(recordings)} recordings of '{windows.device}'"
-        why = f"{whose} are not turned upright: they move in fewer than {FEWEST_WINDOWS} windows"
+        why = f"{whose} are not turned upright: they move in fewer than {FEWEST_WINDOWS} windows, or without gravity"
         return replace(windows, streams=streams, left_out=(*windows.left_out, why))
     return replace(windows, streams=streams)
 

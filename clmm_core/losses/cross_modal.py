@@ -20,8 +20,8 @@ class CrossModalLoss:
 
     temperature: float = 0.07
 
-    def __call__(self, projections: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, a float32 scalar, and whether any two modalities share two windows: without, it is 0 and means nothing.
+    def __call__(self, projections: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss, a float32 scalar, and by modality whether it shares two windows with another: if none does, it is 0.
 
         Args:
             projections: by modality `[B, D]`, L2-normalised.
@@ -29,6 +29,7 @@ class CrossModalLoss:
         """
         like = next(iter(projections.values()))
         total, num_pairs = like.new_zeros(()), like.new_zeros(())
+        is_compared = {name: torch.zeros((), dtype=torch.bool, device=like.device) for name in projections}
         for one, other in combinations(projections, 2):
             both = present[one] & present[other]
             shared = both.sum()
@@ -41,7 +42,8 @@ class CrossModalLoss:
             mean = torch.where(both, anchors, 0.0).sum() / shared.clamp(min=1)
             total = total + torch.where(shared >= 2, mean, 0.0)
             num_pairs = num_pairs + (shared >= 2)
-        return total / num_pairs.clamp(min=1), num_pairs > 0
+            is_compared |= {name: is_compared[name] | (shared >= 2) for name in (one, other)}
+        return total / num_pairs.clamp(min=1), is_compared
 
 
 def _masked(projections: Tensor, kept: Tensor) -> Tensor:

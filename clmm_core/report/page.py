@@ -228,7 +228,7 @@ def _card_in_words(card: ModelCard) -> list[dict[str, str | bool]]:
     sensors = "; ".join(
         f"{name} ({', '.join(f'{key} {value}' for key, value in facts.items())})" for name, facts in card.modalities.items()
     )
-    window = f"{card.window_s:g} s" if card.window_s else "a whole trial"
+    window = (f"{card.window_s:g} s" if card.window_s else "a whole trial") + (", turned upright" if card.upright else "")
     size = f"{plural(card.num_parameters, 'parameter')}, {card.flops_a_window / 1e6:.1f} million operations a window"
     return [
         _term("sensors", sensors or NOTHING),

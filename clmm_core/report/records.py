@@ -155,6 +155,8 @@ class ModelCard:
     """Floating-point operations to recognise one window; 0 where nobody counted."""
     trained_on: str
     """Data set, number of training devices and labels, in one sentence."""
+    upright: bool = False
+    """Whether accelerometer and gyroscope have to be turned by `clmm_core.data.upright` before the model sees them, as in training."""
     licence: str = "Apache-2.0"
 
 

@@ -25,7 +25,7 @@ class Lesson:
 
     devices: tuple[str, ...]
     windows: DeviceTensors
-    """All of theirs; the same object in every round."""
+    """All of theirs; the same object in every round, while they are kept (see `whole_windows`)."""
     rows: Tensor
     """`[rows]` int64, those to learn from."""
     classes: Tensor
@@ -59,7 +59,7 @@ def trained_together(task: TrainTask) -> list[tuple[str, ...]]:
 
 
 def whole_windows(task: ModelTask, arrays: Arrays, devices: tuple[str, ...]) -> DeviceTensors:
-    """Return all windows of devices that train as one; the same object for the same ones, until long not asked for."""
+    """Return all windows of devices that train as one; the same object for the same ones, until many others were asked for."""
     if not task.data.zero_fill:
         return _pooled(task.data, devices, task.classes) if len(devices) > 1 else _whole(task.data, devices[0], task.classes)
     means = {name: values.tobytes() for name, values in arrays.items() if name.endswith(".mean")}
@@ -88,7 +88,7 @@ def lesson_of(task: TrainTask, devices: tuple[str, ...], windows: DeviceTensors,
             shown = windows.classes[chosen]
             if isinstance(task, SelftrainTask):
                 assert logits is not None
-                within, shown = pseudo_labels(logits[here], windows.classes[here], drawn, task.confidence)
+                within, shown = pseudo_labels(logits[here], windows.classes[here], drawn, task.confidence, task.expected)
                 chosen = within + first
         rows.append(chosen)
         classes.append(shown)
@@ -107,7 +107,7 @@ def _whole(data: DataConfig, device: str, classes: tuple[str, ...]) -> DeviceTen
     return device_tensors(device_windows(data, device), classes)
 
 
-@lru_cache(maxsize=4)  # each is a copy of everybody's windows
+@lru_cache(maxsize=64)  # each is a copy of everybody's windows; as many as a study's splits and label draws have
 def _pooled(data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...]) -> DeviceTensors:
     return pooled([_whole(data, device, classes) for device in devices])
 

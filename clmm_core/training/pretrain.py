@@ -94,8 +94,8 @@ def pretrain_device(model: Clmm, windows: DeviceTensors, config: PretrainConfig,
     losses = []
     model.train()
     for number, batch in enumerate(windows.epochs(config.local, draws, SMALLEST_BATCH)):
-        loss, is_usable = pretrain_loss(model, batch, config, draws.step(number))
-        if not is_usable:
+        loss, is_compared = pretrain_loss(model, batch, config, draws.step(number))
+        if not any(is_compared.values()):
             continue
         optimizer.zero_grad(set_to_none=True)
         proximal(loss).backward()  # type: ignore[no-untyped-call]
@@ -123,8 +123,11 @@ def pretrained_parameters(model: Clmm, modalities: Iterable[str]) -> list[Parame
 
 def pretrain_loss(
     model: Clmm, batch: DeviceTensors, config: PretrainConfig, draws: Draws, counts: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return a batch's loss, and whether the chosen contrast finds anything to compare; without, the loss means nothing.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return a batch's loss, and by modality whether the chosen contrast finds anything to compare it with; without any, it means nothing.
+
+    A modality without learns nothing from the batch: a lone device leaves it out of the loss, and a stack of devices, where others have
+    something, leaves its parameters as they are.
 
     Args:
         model: encodes and projects.
@@ -146,13 +149,14 @@ def pretrain_loss(
             views = fused_views(copies, present, config.num_views, draws).flatten(0, 1)  # [B * P, D]
             window_ids = torch.arange(len(everyone), device=views.device).repeat_interleave(config.num_views)
             of_views = None if counts is None else counts.repeat_interleave(config.num_views)
-            return contrastive_loss(config)(views, window_ids, of_views), everyone.sum() >= SMALLEST_BATCH
+            is_enough = everyone.sum() >= SMALLEST_BATCH
+            return contrastive_loss(config)(views, window_ids, of_views), dict.fromkeys(present, is_enough)
         case "per-modality" | "cross-modal":
             owned = {name: mask & everyone for name, mask in present.items()}
             if counts is None:
                 owned = _comparable(owned, config.contrast)
                 if not owned:
-                    return torch.zeros(()), torch.tensor(False)
+                    return torch.zeros(()), {}
             if config.contrast == "per-modality":
                 return _own_loss([project() for _ in range(config.num_copies)], owned, contrastive_loss(config))
             projections = project()
@@ -160,27 +164,26 @@ def pretrain_loss(
 
 
 def _comparable(owned: Mapping[str, Tensor], contrast: Contrast) -> dict[str, Tensor]:
-    """Return the modalities that there is something to compare with; the others get no gradient, not even one of zeros that decays.
-
-    A stack of devices cannot leave out a modality of one of them, and decays it.
-    """
+    """Return the modalities that there is something to compare with; the others get no gradient, not even one of zeros that decays."""
     partners = {
         name: [mask] if contrast == "per-modality" else [owned[other] for other in owned if other != name] for name, mask in owned.items()
     }
     return {name: mask for name, mask in owned.items() if any(int((mask & other).sum()) >= SMALLEST_BATCH for other in partners[name])}
 
 
-def _own_loss(copies: Sequence[Mapping[str, Tensor]], owned: Mapping[str, Tensor], loss_of: ContrastiveLoss) -> tuple[Tensor, Tensor]:
-    """Return the mean, over modalities that two windows have, of the loss between each window's copies, and whether there is one.
+def _own_loss(
+    copies: Sequence[Mapping[str, Tensor]], owned: Mapping[str, Tensor], loss_of: ContrastiveLoss
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the mean, over modalities that two windows have, of the loss between each window's copies, and which modalities those are.
 
     Source: with two copies and one positive a view this is NT-Xent of SimCLR, Chen et al. 2020, arXiv 2002.05709, eq. 1; for sensors
     Tang et al. 2020, arXiv 2011.11542.
     """
-    terms, are_there = [], []
+    is_compared = {name: mask.sum() >= SMALLEST_BATCH for name, mask in owned.items()}
+    terms = []
     for name, mask in owned.items():
         window_ids = torch.arange(len(mask), device=mask.device).repeat(len(copies))
         loss = loss_of(torch.cat([copy[name] for copy in copies]), window_ids, mask.repeat(len(copies)))
-        are_there.append(mask.sum() >= SMALLEST_BATCH)
-        terms.append(torch.where(are_there[-1], loss, 0.0))
-    count = torch.stack(are_there).sum()
-    return torch.stack(terms).sum() / count.clamp(min=1), count > 0
+        terms.append(torch.where(is_compared[name], loss, 0.0))
+    count = torch.stack(list(is_compared.values())).sum()
+    return torch.stack(terms).sum() / count.clamp(min=1), is_compared

@@ -61,6 +61,8 @@ class SelftrainTask(FinetuneTask):
     """Devices whose drawn labels are known."""
     confidence: float
     """Probability from which on a window's most likely class counts as its label."""
+    expected: tuple[float, ...]
+    """By class, the share of a device's windows that probabilities are aligned to first; empty where they are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class EvaluateTask(ModelTask):
     personalise: tuple[str, ...] = ()
     personal_labels: LabelDraw
     personal_config: FinetuneConfig
-    smooth_s: float = 0.0
+    smooth_s: float
     """A window's probabilities are averaged with those of windows that start so much earlier or later, in seconds."""
 
 

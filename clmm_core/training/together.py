@@ -121,11 +121,12 @@ class _Objective(nn.Module):
         self.hold = hold
 
     def forward(self, batch: DeviceTensors, counts: Tensor, draws: KeyedDraws) -> tuple[Tensor, Tensor]:
-        """Return the loss and whether it means anything."""
+        """Return the loss, and `[groups]` whether each group of `_Stack.group` learns from it."""
         self.hold(draws)
         if isinstance(self.config, PretrainConfig):
-            return pretrain_loss(self.model, batch, self.config, draws, counts)
-        return finetune_loss(self.model, batch, self.config, draws, counts), counts.any()
+            loss, is_compared = pretrain_loss(self.model, batch, self.config, draws, counts)
+            return loss, torch.stack([is_compared[name] for name in batch.streams])
+        return finetune_loss(self.model, batch, self.config, draws, counts), counts.any()[None]
 
 
 class _Stack:
@@ -136,6 +137,8 @@ class _Stack:
         self.device = device
         self.config = like.config
         self.modalities = tuple(like.windows.streams)
+        self.windows = tuple(distinct([job.windows for job in jobs])[0])
+        """Kept alive: `_stack_for` knows them by identity."""
         model, hold = stackable(like.model)
         self.objective = _Objective(model.to(device).train(), like.config, hold)
         names = {id(p): f"model.{name}" for name, p in model.named_parameters()}
@@ -152,10 +155,16 @@ class _Stack:
         learning = set(self.learning)
         everything = {**shapes, **dict(self.objective.named_buffers())}
         self.fixed = {name: torch.zeros(count, *v.shape, device=device) for name, v in everything.items() if name not in learning}
+        # What learns or rests together: in stage one each modality, which may have nothing to compare, in stage two everything.
+        groups = self.modalities if isinstance(like.config, PretrainConfig) else ("everything",)
+        owners = [self.modalities.index(part_of(name.removeprefix("model."))) if len(groups) > 1 else 0 for name in self.learning]
+        self.group = torch.tensor(owners).repeat_interleave(torch.tensor(self.sizes)).to(device)  # [N]
+        self.steps_of = torch.zeros(count, len(groups), device=device)
+        """Steps that each group took, `[J, groups]`: AdamW counts them."""
         per_job = {"rate": torch.float32, "steps": torch.float32, "loss": torch.float32, "keys": torch.int64, "windows": torch.int64}
         self.per_job = {name: torch.zeros(count, dtype=dtype, device=device) for name, dtype in per_job.items()}
         self.number = torch.zeros((), dtype=torch.int64, device=device)
-        self.data = upload(distinct([job.windows for job in jobs])[0], device)
+        self.data = upload(self.windows, device)
         # All batches of a round; as many steps as any job could take.
         most = max(len(job.windows) for job in jobs)
         num_steps = like.config.local.epochs * math.ceil(most / like.config.local.batch_size)
@@ -231,7 +240,7 @@ class _Stack:
         self.now.copy_(self.start)
         for name, values in fixed.items():
             self.fixed[name].copy_(torch.from_numpy(values).to(self.device)[which])
-        for buffer in (self.first, self.second, self.per_job["steps"], self.per_job["loss"], self.number):
+        for buffer in (self.first, self.second, self.steps_of, self.per_job["steps"], self.per_job["loss"], self.number):
             buffer.zero_()
         self.per_job["rate"].copy_(torch.tensor([job.config.local.learning_rate for job in jobs]))
         self.per_job["keys"].copy_(torch.tensor([job.key for job in jobs]))
@@ -253,7 +262,7 @@ class _Stack:
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         """Return the captured step; the buffers are as before."""
-        state = [self.now, self.first, self.second, self.number, self.per_job["steps"], self.per_job["loss"]]
+        state = [self.now, self.first, self.second, self.steps_of, self.number, self.per_job["steps"], self.per_job["loss"]]
         before = [buffer.clone() for buffer in state]
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -284,8 +293,9 @@ class _Stack:
         learning = self._named(self.now)
         (gradients, (losses, is_usable)) = self._gradients(learning, batch, counts)
         flat = torch.cat([gradients[name].flatten(1) for name in self.learning], dim=1)  # [J, N]
-        is_active = counts.any(dim=1) & is_usable
-        self._descend(flat, is_active)
+        is_active = counts.any(dim=1) & is_usable.any(dim=1)
+        self._descend(flat, is_active[:, None] & (is_usable | (self.config.local.proximal > 0)))  # the proximal term moves all
+        self.per_job["steps"] += is_active
         self.per_job["loss"] += torch.where(is_active, losses, 0.0)
         self.number += 1
 
@@ -309,26 +319,27 @@ class _Stack:
         return gradients, aux
 
     def _descend(self, gradient: Tensor, is_active: Tensor) -> None:
-        """Take a step of the optimiser where a job is active; see `local.local_optimizer`, whose sums these are.
+        """Take a step of the optimiser, `[J, N]`, where a job's group is active, `[J, groups]`; see `local.local_optimizer`.
 
         Source: AdamW, Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
         """
         local = self.config.local
-        gradient = torch.where(is_active[:, None], gradient, 0.0)
+        self.steps_of += is_active
+        moves = is_active[:, self.group]  # [J, N]
+        gradient = torch.where(moves, gradient, 0.0)
         if local.proximal:
             gradient = gradient + local.proximal * (self.now - self.start)
-        self.per_job["steps"] += is_active
         rate = self.per_job["rate"][:, None] * self.factor  # [J, N]
         if local.optimizer == "sgd":
             stepped = self.now - rate * (gradient + local.weight_decay * self.now)
         else:
-            self.first.lerp_(gradient, (1 - BETA_1) * is_active[:, None].float())
-            self.second.lerp_(gradient.square(), (1 - BETA_2) * is_active[:, None].float())
-            steps = self.per_job["steps"][:, None].clamp(min=1)
-            scale = (1 - BETA_2**steps).sqrt()
-            direction = self.first / (1 - BETA_1**steps) / (self.second.sqrt() / scale + EPSILON)
+            self.first.lerp_(gradient, (1 - BETA_1) * moves.float())
+            self.second.lerp_(gradient.square(), (1 - BETA_2) * moves.float())
+            steps = self.steps_of.clamp(min=1)
+            by_first, by_second = (1 - BETA_1**steps)[:, self.group], (1 - BETA_2**steps).sqrt()[:, self.group]
+            direction = self.first / by_first / (self.second.sqrt() / by_second + EPSILON)
             stepped = self.now * (1 - rate * local.weight_decay) - rate * direction
-        self.now.copy_(torch.where(is_active[:, None], stepped, self.now))
+        self.now.copy_(torch.where(moves, stepped, self.now))
 
 
 def _starts(jobs: Sequence[Job], learning: Sequence[str], fixed: Sequence[str]) -> tuple[Tensor, NDArray[np.float32], Arrays]:
@@ -394,7 +405,7 @@ _STACKS: dict[tuple[object, ...], _Stack] = {}
 
 
 def forget() -> None:
-    """Let go of all programs and windows."""
+    """Let go of all that trains and of all windows; the next round makes again what it needs."""
     _STACKS.clear()
     forget_windows()
     _graph_pool.cache_clear()  # a pool ends with the last graph in it

@@ -70,7 +70,7 @@ def run_cells(cells: Sequence[Cell], results: Path, jobs: int, tell: Tell, devic
     with _alone_in(results):
         missing = list({cell.name: cell for cell in cells if not (results / cell.name).exists()}.values())
         if place is not None:
-            with _matrix_products_in_tf32():
+            with _on_one_thread(), _matrix_products_in_tf32():
                 return _run_together(missing, results, jobs, place, tell)
         with _processes(jobs) as pool:
             return _run_missing(missing, results, pool, tell)
@@ -119,6 +119,17 @@ def _usable(device: str) -> torch.device:
 
 
 @contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Keep what the CPU does beside a device to one thread, as in the processes of `_begin`: models this small are slower on many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _matrix_products_in_tf32() -> Iterator[None]:
     """Let a GPU round what it multiplies to ten bits of mantissa; a CPU goes on in float32."""
     before = torch.get_float32_matmul_precision()
@@ -132,7 +143,7 @@ def _matrix_products_in_tf32() -> Iterator[None]:
 def _run_together(missing: Sequence[Cell], results: Path, jobs: int, device: torch.device, tell: Tell) -> list[Done]:
     """Run the stages one that several cells need, then the cells, `jobs` side by side; extra trees last, one after the other."""
     needed = {key: group[0] for key, group in by_stage_one(missing).items() if len(group) > 1 and key}
-    shared = {f"stage one {key}": cell for key, cell in needed.items() if not _stage_one_file(results, key).exists()}
+    shared = {f"stage one {key}": cell for key, cell in needed.items() if not _stage_one_file(results, key, device.type).exists()}
     trees = [cell for cell in missing if cell.classifier == "extra-trees"]
     federated = {cell.name: cell for cell in missing if cell.classifier != "extra-trees"}
     failed: list[Done] = []
@@ -143,8 +154,8 @@ def _run_together(missing: Sequence[Cell], results: Path, jobs: int, device: tor
         failed.extend([done] if done.error else [])
         tell(done, next(ended), len(shared) + len(missing))
 
-    for train, cells in ((_run_stage_one, shared), (partial(_run_cell, together_on=device.type), federated)):
-        named = list(cells.items())
+    for run_one, cells in ((_run_stage_one, shared), (_run_cell, federated)):
+        named, train = list(cells.items()), partial(run_one, together_on=device.type)
         for first in range(0, len(named), jobs):
             Lockstep(device).run([partial(work, what, train, cell) for what, cell in named[first : first + jobs]])
     for cell in trees:
@@ -213,19 +224,19 @@ def _error_of(work: Callable[[Cell, Path], None], cell: Cell, results: Path) -> 
     return ""
 
 
-def _stage_one_file(results: Path, key: str) -> Path:
-    """Return where a stage one is kept: other code makes its own, so that a run's fingerprint is true of all of it."""
-    return results / STAGE_ONE / f"{key}-{client_source()}.safetensors"
+def _stage_one_file(results: Path, key: str, together_on: str = "") -> Path:
+    """Return where a stage one is kept: other code, or another device, makes its own, so that what a run says of itself is true."""
+    return results / STAGE_ONE / f"{'-'.join(filter(None, (key, client_source(), together_on)))}.safetensors"
 
 
-def _run_stage_one(cell: Cell, results: Path, hosts: Hosts | None = None) -> None:
+def _run_stage_one(cell: Cell, results: Path, hosts: Hosts | None = None, *, together_on: str = "") -> None:
     """Train the stage one of a cell and keep it; what a killed one left is removed."""
     shutil.rmtree(results / STAGE_ONE / f"{cell.stage_one}{PARTIAL_SUFFIX}", ignore_errors=True)
     folder = RunFolder.create(results / STAGE_ONE, cell.stage_one)
     info = RunInfo(name=cell.stage_one, run_config=dict(cell.values), versions={}, machine="", started_at="")
     try:
         stage_one = run_stage_one(hosts or InProcessHosts(1), parse_run_config(cell.values), info, folder, lambda _: None)
-        write_stage_one(_stage_one_file(results, cell.stage_one), stage_one)
+        write_stage_one(_stage_one_file(results, cell.stage_one, together_on), stage_one)
     finally:
         folder.discard()
 
@@ -240,6 +251,6 @@ def _run_cell(cell: Cell, results: Path, hosts: Hosts | None = None, *, together
 
         train_extra_trees(hosts, config, values)
         return
-    shared = _stage_one_file(results, cell.stage_one)
+    shared = _stage_one_file(results, cell.stage_one, together_on)
     stage_one = read_stage_one(shared) if shared.exists() else None
     train_and_write(hosts, config, values, lambda _: None, stage_one, together_on=together_on)

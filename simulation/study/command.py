@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import typer
@@ -76,8 +77,9 @@ def run_study(
 
 
 def _all_of(cells: Sequence[Cell], kept: Sequence[Outcome], measured: Sequence[Outcome]) -> list[Outcome]:
-    """Return an outcome a cell, in the cells' order; one just measured stands over one that was kept."""
-    by_cell = {(each.cell.setting, each.cell.method, each.cell.name): each for each in (*kept, *measured)}
+    """Return an outcome a cell, in the cells' order; of two, one kept and one whose folder is here, that of the run which began later."""
+    both = sorted((*kept, *measured), key=lambda each: datetime.fromisoformat(each.info.started_at))
+    by_cell = {(each.cell.setting, each.cell.method, each.cell.name): each for each in both}
     keys = ((cell.setting, cell.method, cell.name) for cell in cells)
     return [by_cell[key] for key in keys if key in by_cell]
 

@@ -24,7 +24,9 @@ AFTER_STAGE_ONE = (
 """Keys, or beginnings of keys, that nothing in stage one depends on. A key that is not here counts as one that it does."""
 SET_BY_STUDY = ("seed", "split.", "results-dir", "run-name")
 """Keys, or beginnings of keys, that follow from a study's splits and seeds, and from where its results go."""
-ADDED = {"evaluate.smooth-s": 0.0}
+OF_TREES = ("seed", "data.", "split.", "labels.", "evaluate.")
+"""Keys, or beginnings of keys, that extra trees depend on."""
+ADDED = {"evaluate.smooth-s": 0.0, "selftrain.align": False}
 """Keys that came after the first figures were kept, each with the value at which it does nothing: a run from before keeps its name."""
 MAX_WORDS = 120
 """Characters of a results folder's name beside its digest; file systems take 255."""
@@ -108,7 +110,10 @@ class Cell:
         Another setting is another cell; one that two methods or two studies have in common is the same.
         """
         words = re.sub(r"[^A-Za-z0-9]+", "-", f"{self.values['data.name']}-test-{self.split.test}-seed{self.seed}").strip("-")
-        return f"{words[:MAX_WORDS]}-{_digest({**_what_counts(self.values), 'classifier': self.classifier})}"
+        counting = _what_counts(self.values)
+        if self.classifier == "extra-trees":
+            counting = {key: value for key, value in counting.items() if key.startswith(OF_TREES)}
+        return f"{words[:MAX_WORDS]}-{_digest({**counting, 'classifier': self.classifier})}"
 
     @property
     def stage_one(self) -> str:
@@ -176,8 +181,10 @@ def _split_values(split: Split) -> dict[str, Value]:
 
 
 def _what_counts(values: Overrides) -> dict[str, Value]:
-    """Return what decides the figures of a run: everything but where files are and how long to wait."""
+    """Return what decides the figures of a run: all but where files are, how long to wait, and how a stage without rounds goes on."""
     elsewhere = {"results-dir", "run-name", "data.path", *(key for key in values if key.endswith("timeout-s"))}
+    if values.get("selftrain.rounds") == 0:
+        elsewhere |= {key for key in values if key.startswith("selftrain.")}
     return {key: value for key, value in values.items() if key not in elsewhere and ADDED.get(key) != value}
 
 

@@ -124,7 +124,7 @@ def test_finetune(ask: Ask):
 
 
 def test_selftrain(ask: Ask):
-    task = SelftrainTask(**TASK, config=TUNING, labels=LABELS, labelled=DEVICES[:1], confidence=0.0)
+    task = SelftrainTask(**TASK, config=TUNING, labels=LABELS, labelled=DEVICES[:1], confidence=0.0, expected=())
     content = ask("train.selftrain", task, ARRAYS)
     update = decoded(content, HostUpdate)
     assert [device.device for device in update.devices] == list(DEVICES)
@@ -144,6 +144,7 @@ def test_evaluate(ask: Ask):
         personalise=DEVICES[1:],
         personal_labels=LABELS,
         personal_config=TUNING,
+        smooth_s=0.0,
     )
     labelled, other = decoded(ask("evaluate.subjects", task, ARRAYS), HostEvaluation).devices
     assert (labelled.device, other.device) == DEVICES

@@ -14,13 +14,17 @@ import torch
 from clmm_core.data.fleet import owned_modalities
 from clmm_core.errors import ConfigError, RoundFailedError
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
+from clmm_core.federated.messages import HostUpdate
 from clmm_core.models.config import ModalityShape, sized
 from clmm_core.report.records import RoundRecord, RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder
+from clmm_core.training.cohort import train_cohort
 from clmm_core.training.model_arrays import is_stage_one, new_arrays
+from clmm_core.training.tasks import SelftrainTask
 from server.federation import run_federation
 from server.hosts import Answer, Question
 from server.run_config import RunConfig, Value, parse_run_config
+from simulation import in_process
 from simulation.in_process import InProcessHosts
 
 MODALITIES = ("accelerometer", "gyroscope")
@@ -358,3 +362,17 @@ def test_self_training_takes_the_windows_it_is_sure_of(run: Run, confidence: flo
     assert record.num_devices == (4 if confidence == 0 else 1)
     assert bool(record.left_out) == (confidence == 1)
     assert {part_of(name) for name in changed(outcome.arrays, before.arrays)} == {*MODALITIES, FUSION}
+
+
+def test_aligned_self_training_expects_what_is_labelled_and_nothing_else(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """Equal shares of the classes that a labelled device has a label of; by default none are expected."""
+    asked: list[SelftrainTask] = []
+
+    def written_down(task: SelftrainTask, arrays: Arrays) -> tuple[HostUpdate, Arrays]:
+        asked.append(task)
+        return train_cohort(task, arrays)
+
+    monkeypatch.setitem(in_process.WORK, "train.selftrain", written_down)
+    plain, with_it = (run({"selftrain.rounds": 1, "selftrain.confidence": 0.0, "selftrain.align": align}) for align in (False, True))
+    assert {task.expected for task in asked} == {(), (1 / 6,) * 6}
+    assert changed(with_it.arrays, plain.arrays)

@@ -77,9 +77,10 @@ def test_every_part_of_the_method_and_every_baseline_has_its_key(run_config: Mak
 
 
 def test_self_training_takes_its_rounds_and_otherwise_what_stage_two_takes(run_config: Make):
-    config = parse_run_config(run_config({"selftrain.rounds": 4, "selftrain.confidence": 0.9, "finetune.participation": 0.5}))
+    own = {"selftrain.rounds": 4, "selftrain.confidence": 0.9, "selftrain.align": True}
+    config = parse_run_config(run_config({**own, "finetune.participation": 0.5}))
     assert config.selftrain_stage == replace(config.finetune_stage, rounds=4)
-    assert (config.selftrain_stage.participation, config.confidence) == (0.5, 0.9)
+    assert (config.selftrain_stage.participation, config.confidence, config.align) == (0.5, 0.9, True)
     assert parse_run_config(run_config()).selftrain_stage.rounds == 0, "off unless asked for"
 
 

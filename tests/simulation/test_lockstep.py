@@ -107,6 +107,29 @@ def test_one_goes_on_at_a_time_always_in_the_same_order(asked: Asked):
         assert steps == [step for each in in_turn for step in each]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_full_memory_is_emptied_once_and_then_says_what_to_do(monkeypatch: pytest.MonkeyPatch, times: int):
+    """What earlier rounds kept may be all that fills it."""
+    calls: list[str] = []
+
+    def full(questions: Sequence[tuple[int, Arrays]], device: torch.device) -> list[tuple[int, Arrays]]:
+        calls.append("work")
+        if calls.count("work") <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [(2 * number, {"asked": np.array([number], np.float32)}) for number, _ in questions]
+
+    monkeypatch.setattr(module, "TOGETHER", {"double": full})
+    monkeypatch.setattr(module, "forget", lambda: calls.append("forget"))
+    heard: list[int] = []
+    if times == 1:
+        Lockstep(CPU).run([doubling(3, 1, heard)])
+        assert heard == [6]
+    else:
+        with pytest.raises(ConfigError, match=r"cpu has no memory left for so many runs \(CUDA out of memory\).*fewer --jobs"):
+            Lockstep(CPU).run([doubling(3, 1, heard)])
+    assert calls[:3] == ["work", "forget", "work"]
+
+
 def test_a_work_that_raises_stops_no_other_and_its_error_is_raised_after(asked: Asked):
     heard: list[int] = []
 

@@ -76,7 +76,7 @@ def test_a_recording_with_little_movement_stays_as_it_is(moving: int, is_turned:
     windows = worn([rotation([0, 1, 0], 25)], moving=moving)
     turned = upright(windows)
     assert np.array_equal(turned.streams["accelerometer"], windows.streams["accelerometer"]) != is_turned
-    said = "1 of 1 recordings of 'anna' are not turned upright: they move in fewer than 5 windows"
+    said = "1 of 1 recordings of 'anna' are not turned upright: they move in fewer than 5 windows, or without gravity"
     assert turned.left_out == (() if is_turned else (said,))
 
 
@@ -91,10 +91,12 @@ def test_windows_without_the_accelerometer_say_nothing_and_are_turned_with_the_o
     assert not np.allclose(turned.streams["gyroscope"][2], windows.streams["gyroscope"][2])
 
 
-def test_a_person_without_an_accelerometer_stays_as_they_are():
+def test_a_person_without_an_accelerometer_stays_as_they_are_and_is_named():
     windows = worn([np.eye(3)])
     del windows.streams["accelerometer"]
-    assert upright(windows) is windows
+    same = upright(windows)
+    assert same.streams == windows.streams
+    assert same.left_out == ("'anna' is not turned upright: it has no accelerometer of 3 axes that says which way it hangs",)
 
 
 def test_the_windows_given_are_left_alone():

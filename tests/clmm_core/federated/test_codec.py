@@ -80,9 +80,11 @@ EXAMPLES = [
     SumsTask(data=DATA, devices=(), differences=True),
     PretrainTask(**MODEL, config=PretrainConfig(local=LOCAL, contrast="cross-modal", loss="tcl", num_views=3, aggregation="l-dawa")),
     FinetuneTask(**MODEL, config=FINETUNE, labels=LABELS),
-    SelftrainTask(**MODEL, config=FINETUNE, labels=LABELS, labelled=("anna",), confidence=0.8),
+    SelftrainTask(**MODEL, config=FINETUNE, labels=LABELS, labelled=("anna",), confidence=0.8, expected=()),
     QualityTask(**MODEL),
-    EvaluateTask(**MODEL, labelled=("anna",), labels=LABELS, personalise=("ben",), personal_labels=LABELS, personal_config=FINETUNE),
+    EvaluateTask(
+        **MODEL, labelled=("anna",), labels=LABELS, personalise=("ben",), personal_labels=LABELS, personal_config=FINETUNE, smooth_s=0.0
+    ),
     MomentsTask(**MODEL, points_per_device=7),
     PlaneTask(**MODEL, points_per_device=0),
 ]

@@ -78,7 +78,7 @@ def test_the_order_of_modalities_changes_nothing(batch: Batch):
 
 def test_one_modality_alone_has_nothing_to_be_told_apart_from(batch: Batch):
     projections, present = ({"heart": values["heart"]} for values in batch)
-    assert not CrossModalLoss()(projections, present)[1]
+    assert not CrossModalLoss()(projections, present)[1]["heart"]
 
 
 def test_windows_that_lack_a_modality_of_a_pair_do_not_count_in_it(batch: Batch):
@@ -96,8 +96,10 @@ def test_a_pair_that_shares_fewer_than_two_windows_is_left_out(batch: Batch, sha
     first_two = ({name: values[name] for name in NAMES[:2]} for values in (projections, present))
     few = present | {"heart": torch.arange(B) < shared}
     assert CrossModalLoss()(projections, few)[0].item() == pytest.approx(CrossModalLoss()(*first_two)[0].item(), rel=1e-12)
-    loss, is_usable = CrossModalLoss()({name: projections[name] for name in ("accelerometer", "heart")}, few)
-    assert not is_usable
+    compared = CrossModalLoss()(projections, few)[1]
+    assert {name: bool(of_it) for name, of_it in compared.items()} == {"accelerometer": True, "gyroscope": True, "heart": False}
+    loss, compared = CrossModalLoss()({name: projections[name] for name in ("accelerometer", "heart")}, few)
+    assert not any(compared.values())
     assert loss.item() == 0
 
 

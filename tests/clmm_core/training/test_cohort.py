@@ -304,7 +304,7 @@ def test_self_training_learns_from_known_and_own_labels(settings: Settings):
     arrays = global_arrays(settings)
     sure = predict(load_arrays(settings()["model"], arrays), windows_of(settings, 0)).max(axis=1)
     confidence = float(np.median(sure))
-    task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=confidence)
+    task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=confidence, expected=())
     reply, update = train_cohort(task, arrays)
     learnt = {number: own_labels(settings, number, arrays, confidence, known=number == 3) for number in (0, 3)}
     assert [row.num_windows for row in reply.devices] == [len(learnt[0]), len(learnt[3])]
@@ -317,7 +317,7 @@ def test_self_training_learns_from_known_and_own_labels(settings: Settings):
 
 
 def test_a_device_without_a_window_the_model_is_sure_of_is_left_out_of_self_training(settings: Settings):
-    task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=1.0)
+    task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=1.0, expected=())
     reply, _ = train_cohort(task, global_arrays(settings))
     assert [(row.device, row.num_windows) for row in reply.devices] == [("device-00003", 6)]
     assert [each.device for each in reply.left_out] == ["device-00000"]

@@ -92,7 +92,7 @@ def train_task(said: dict[str, Any], stage: str, local: LocalConfig = LOCAL, **c
     if stage == "finetune":
         return FinetuneTask(**said, config=replace(FINETUNE, local=local, **changes), labels=LABELS)
     config = replace(FINETUNE, local=local, **changes)
-    return SelftrainTask(**said, config=config, labels=LABELS, labelled=("device-00003",), confidence=0.19)
+    return SelftrainTask(**said, config=config, labels=LABELS, labelled=("device-00003",), confidence=0.19, expected=())
 
 
 each_stage = pytest.mark.parametrize("stage", ["pretrain", "finetune", "selftrain"])
@@ -180,7 +180,7 @@ def test_a_device_that_diverges_does_not_spoil_its_host(said: Settings, starts: 
 
 
 def evaluate_task(said: dict[str, Any], **changes: Any) -> EvaluateTask:
-    plain = {"labelled": (), "labels": LABELS, "personal_labels": LABELS, "personal_config": FINETUNE}
+    plain = {"labelled": (), "labels": LABELS, "personal_labels": LABELS, "personal_config": FINETUNE, "smooth_s": 0.0}
     return EvaluateTask(**said, **plain | changes)
 
 

@@ -28,7 +28,7 @@ PERSONAL = FinetuneConfig(encoder_rate=0.2, local=LocalConfig(epochs=5, batch_si
 
 
 def task_for(settings: Settings, *devices: int, **changes: Any) -> EvaluateTask:
-    plain = {"labelled": (), "labels": LABELS, "personal_labels": LABELS, "personal_config": PERSONAL}
+    plain = {"labelled": (), "labels": LABELS, "personal_labels": LABELS, "personal_config": PERSONAL, "smooth_s": 0.0}
     return EvaluateTask(**settings(*devices), **(plain | changes))
 
 
@@ -121,6 +121,31 @@ def test_what_was_trained_on_is_not_evaluated(settings: Settings):
     assert len(rest) == 6
     assert listed(labelled.counts) == confusion_by_hand(load_arrays(task.model, arrays), task, "device-00003", rest.tolist())
     assert sum(map(sum, listed(other.counts))) == 12
+
+
+def test_with_smoothing_neighbours_in_time_speak_too_but_not_those_that_were_trained_on(settings: Settings):
+    """Worked out window by window: a labelled device, half of whose windows were trained on, and another one."""
+    task, arrays = task_for(settings, 3, 4, labelled=("device-00003",), smooth_s=20.0), arrays_for(settings)
+    network = load_arrays(task.model, arrays)
+    for device, answer in zip(("device-00003", "device-00004"), evaluate_cohort(task, arrays)[0].devices, strict=True):
+        windows = device_windows(task.data, device)
+        share = predict(network, device_tensors(windows, task.classes))
+        trained = set(draw_labelled(windows, task.classes, LABELS)[0].tolist()) if device in task.labelled else set()
+        table = [[0] * len(task.classes) for _ in task.classes]
+        num_neighbours = 0
+        for row in set(range(len(windows))) - trained:
+            near = [
+                other
+                for other in set(range(len(windows))) - trained
+                if windows.recordings[other] == windows.recordings[row] and abs(windows.starts_s[other] - windows.starts_s[row]) <= 20
+            ]
+            num_neighbours += len(near) - 1
+            table[task.classes.index(windows.labels[row])][int(share[near].mean(axis=0).argmax())] += 1
+        assert num_neighbours > 0
+        assert listed(answer.counts) == table
+    assert listed(evaluate_cohort(replace(task, smooth_s=0.0), arrays)[0].devices[0].counts) != listed(
+        evaluate_cohort(task, arrays)[0].devices[0].counts
+    )
 
 
 def test_a_device_without_windows_to_evaluate_is_named(settings: Settings):

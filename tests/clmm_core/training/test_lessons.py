@@ -34,7 +34,7 @@ def finetune_task(said: dict[str, Any], local: LocalConfig = LOCAL) -> FinetuneT
 
 def selftrain_task(said: dict[str, Any], confidence: float, local: LocalConfig = LOCAL, labelled: tuple[str, ...] = ()) -> SelftrainTask:
     config = FinetuneConfig(encoder_rate=0.2, local=local)
-    return SelftrainTask(**said, config=config, labels=LABELS, labelled=labelled, confidence=confidence)
+    return SelftrainTask(**said, config=config, labels=LABELS, labelled=labelled, confidence=confidence, expected=())
 
 
 def windows_of(said: dict[str, Any], device: str) -> DeviceTensors:

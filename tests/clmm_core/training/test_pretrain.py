@@ -112,8 +112,8 @@ def test_cross_modal_contrast_is_its_loss_on_one_augmented_copy(model: MakeModel
     strength = Augmentation(rotation_deg=20.0, modality_dropout=dropped)
     config = replace(CONFIG, contrast="cross-modal", temperature=0.2, augmentation=strength)
     loss, (copy,), present = in_one_step(model(3), toy_windows(9, 3), config)
-    expected, is_usable = CrossModalLoss(temperature=0.2)(copy, present)
-    assert is_usable
+    expected, is_compared = CrossModalLoss(temperature=0.2)(copy, present)
+    assert all(is_compared.values())
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert all(mask.all() for mask in present.values()) == (dropped == 0)
 
@@ -238,15 +238,13 @@ def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(
     windows.present["heart"][:4] = False
     for count in (2, 5, 9):
         network, filled_up = model(3), model(3)
-        loss, is_usable = pretrain_loss(network, windows.select(torch.arange(count)), config, KeyedDraws(torch.tensor(8)))
-        same, is_filled_usable = pretrain_loss(filled_up, windows, config, KeyedDraws(torch.tensor(8)), torch.arange(9) < count)
-        assert is_usable == is_filled_usable
-        assert is_usable or count == 2
-        if not is_usable:
+        loss, alone = pretrain_loss(network, windows.select(torch.arange(count)), config, KeyedDraws(torch.tensor(8)))
+        same, filled = pretrain_loss(filled_up, windows, config, KeyedDraws(torch.tensor(8)), torch.arange(9) < count)
+        assert {name for name in filled if filled[name]} == {name for name in alone if alone[name]}
+        if not any(alone.values()):
+            assert count == 2
             continue
         assert same.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
-        if not is_usable:
-            continue
         loss.backward()
         same.backward()
         for one, other in zip(network.parameters(), filled_up.parameters(), strict=True):
@@ -258,5 +256,6 @@ def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_batch_in_which_too_few_count_is_not_usable(model: MakeModel, toy_windows: MakeWindows, contrast: Contrast, count: int):
     config = replace(CONFIG, contrast=contrast)
-    _, is_usable = pretrain_loss(model(), toy_windows(5), config, KeyedDraws(torch.tensor(0)), torch.arange(5) < count)
-    assert not is_usable
+    _, is_compared = pretrain_loss(model(), toy_windows(5), config, KeyedDraws(torch.tensor(0)), torch.arange(5) < count)
+    assert set(is_compared) == {"accelerometer", "gyroscope"}
+    assert not any(is_compared.values())

@@ -236,7 +236,7 @@ def test_the_optimiser_is_torchs_on_the_same_gradients(jobs: MakeJobs, optimizer
             terms[j](torch.stack([(parameter * slope).sum() for parameter, slope in own]).sum()).backward()
             optimizers[j].step()
         gradient[~is_active] *= 100
-        stack._descend(gradient, is_active)
+        stack._descend(gradient, is_active[:, None])
     for row, twin in zip(stack.now, twins, strict=True):
         torch.testing.assert_close(row, torch.cat([parameter.detach() for parameter in twin]), rtol=1e-5, atol=1e-6)
 
@@ -252,7 +252,23 @@ def test_a_batch_with_nothing_to_compare_in_it_is_passed_over(config: MakeConfig
     stage = replace(EVERY_WAY[way], local=local, augmentation=Augmentation())
     model = config(2)
     arrays = new_arrays(model, 0)
-    assert_as_alone([as_job(model, stage, arrays, windows, key=key, host=key) for key in range(2)], 1e-5 if optimizer == "sgd" else 1e-4)
+    some = [as_job(model, stage, arrays, windows, key=key, host=key) for key in range(3, 12)]
+    assert_as_alone(some, 1e-5 if optimizer == "sgd" else 1e-4)
+    assert any(isinstance(loss, float) for loss in train_together(some, CPU)[0])
+
+
+@pytest.mark.parametrize("proximal", [0.0, 0.1])
+@pytest.mark.parametrize("way", ["per modality", "cross-modal"])
+def test_a_modality_with_nothing_to_compare_rests_while_the_others_learn(
+    config: MakeConfig, toy_windows: MakeWindows, way: str, proximal: float
+):
+    """Neither decay nor AdamW's momentum move it, and its steps are counted by themselves; the proximal term pulls at everything."""
+    windows = toy_windows(12, 3)
+    windows.present["gyroscope"][3:] = False
+    local = replace(SGD, optimizer="adamw", epochs=5, batch_size=4, learning_rate=1e-3, proximal=proximal)
+    stage = replace(EVERY_WAY[way], local=local, augmentation=Augmentation())
+    model = config(3)
+    assert_as_alone([as_job(model, stage, new_arrays(model, 0), windows, key=key, host=key) for key in range(3)], 1e-4)
 
 
 def test_what_takes_no_part_in_the_loss_does_not_decay(config: MakeConfig, jobs: MakeJobs):
@@ -436,6 +452,21 @@ def test_models_predict_together_what_each_predicts(
         assert not logits.requires_grad
         torch.testing.assert_close(logits, logits_of(load_arrays(model, arrays), each), rtol=1e-5, atol=1e-5)
     assert predict_together([], CPU) == []
+
+
+def test_a_program_is_never_taken_for_one_over_other_windows(config: MakeConfig, toy_windows: MakeWindows):
+    """It is known by its windows' identity, which Python gives to others once they are gone."""
+    model = config(2)
+    arrays = new_arrays(model, 0)
+    windows = toy_windows(6)
+    train_together([as_job(model, FINETUNE, arrays, windows)], CPU)
+    (stack,) = module._STACKS.values()
+    stacked_windows._UPLOADED.clear()  # as when many others were uploaded since
+    assert any(kept is windows for kept in stack.windows)
+    identity = id(windows)
+    del windows
+    others = [toy_windows(6, seed=seed) for seed in range(1, 50)]
+    assert identity not in map(id, others)
 
 
 def test_forgetting_lets_go_of_all_programs_and_windows(jobs: MakeJobs):

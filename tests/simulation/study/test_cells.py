@@ -212,14 +212,18 @@ def test_a_study_killed_half_way_leaves_no_process_and_goes_on_where_it_was(cell
 @pytest.fixture(scope="module")
 def lockstep(cells: list[Cell], broken: list[Cell], trees: Cell, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Return the same study run three side by side on one device."""
-    results, told = tmp_path_factory.mktemp("lockstep"), []
-    failed = run_cells([*broken, *cells, trees], results, 3, lambda *each: told.append(each), device="cpu")
+    results, told, threads = tmp_path_factory.mktemp("lockstep"), [], torch.get_num_threads()
+    failed = run_cells([*broken, *cells, trees], results, 3, lambda *each: told.append((*each, torch.get_num_threads())), device="cpu")
+    assert {each[-1] for each in told} == {1}
+    assert torch.get_num_threads() == threads
+    told = [each[:-1] for each in told]
     return Finished(results, failed, told)
 
 
 def test_runs_side_by_side_leave_the_same_folders_and_words(lockstep: Finished, study: Finished, broken: list[Cell]):
     assert left_in(lockstep.results) == left_in(study.results)
-    assert [path.name for path in (lockstep.results / STAGE_ONE).iterdir()] == [path.name for path in (study.results / STAGE_ONE).iterdir()]
+    (together,), (alone,) = ([path.stem for path in (each.results / STAGE_ONE).iterdir()] for each in (lockstep, study))
+    assert together == f"{alone}-cpu", "neither takes the other's for its own"
     assert [(number, total) for _, number, total in lockstep.told] == [(number, 9) for number in range(1, 10)]
     assert sorted(done.what for done, _, _ in lockstep.told) == sorted(done.what for done, _, _ in study.told)
     assert torch.get_float32_matmul_precision() == "highest"  # as a process begins; it was lowered meanwhile

@@ -1,5 +1,6 @@
 """The command itself, on a study of two tiny runs trained together in this process."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_a_study_leaves_its_runs_its_pages_and_the_figures_behind_them(
     assert "2 runs, 2 of them there already" in capsys.readouterr().out
     assert not (tmp_path / "results" / CELLS).exists()
     assert (tmp_path / "page.md").read_text() == page
+
+
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_of_a_run_kept_by_the_page_and_found_here_too_the_later_one_stands(study: Callable[[Running], int], tmp_path: Path, is_newer: bool):
+    """Another machine measured it again, or this one did."""
+    study(TOGETHER)
+    kept = tmp_path / "measured" / "tiny.jsonl"
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    for line in lines:
+        line |= {"wall_s": 12345.0, "started_at": "2099-01-01T00:00:00+00:00" if is_newer else "2001-01-01T00:00:00+00:00"}
+    kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study(ONLY_SHOW)
+    assert [json.loads(line)["wall_s"] == 12345.0 for line in kept.read_text().splitlines()] == [is_newer] * 2
 
 
 def test_a_study_can_be_shown_without_running_what_is_missing(

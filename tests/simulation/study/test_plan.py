@@ -18,7 +18,7 @@ from server.run_config import parse_run_config
 from server.stage_one import StageOne
 from simulation.in_process import InProcessHosts
 from simulation.overrides import Value
-from simulation.study.plan import ADDED, AFTER_STAGE_ONE, Cell, Method, Split, Study, by_stage_one, cells_of, read_study
+from simulation.study.plan import ADDED, AFTER_STAGE_ONE, OF_TREES, Cell, Method, Split, Study, by_stage_one, cells_of, read_study
 
 PROJECT = Path(__file__).parents[3]
 WHOLE = """
@@ -205,7 +205,7 @@ def test_a_folder_says_what_it_is_and_fits_a_file_system(run_config: RunConfig):
 
 def test_each_key_counts_where_it_should(run_config: RunConfig):
     """Left out: neither folder nor stage one. After stage one: the folder only. Every other key, one added tomorrow too: both."""
-    config = run_config()
+    config = run_config({"selftrain.rounds": 1})
     base = cell(config)
     for key, value in config.items():
         changed = cell({**config, key: f"{value}x" if isinstance(value, str) else other(key, value)})
@@ -214,6 +214,21 @@ def test_each_key_counts_where_it_should(run_config: RunConfig):
         assert (changed.stage_one == base.stage_one) == (is_after or key in NEVER_COUNTS), key
     for beginning in AFTER_STAGE_ONE:
         assert any(key.startswith(beginning) for key in config), f"{beginning} is no key any more"
+
+
+def test_how_self_training_would_go_on_does_not_count_where_there_is_none(run_config: RunConfig):
+    without, with_it = (
+        [cell(run_config({"selftrain.rounds": rounds, "selftrain.align": align})) for align in (False, True)] for rounds in (0, 2)
+    )
+    assert len({each.name for each in without}) == 1
+    assert len({each.name for each in with_it}) == 2
+
+
+def test_trees_depend_on_what_they_look_at_alone(run_config: RunConfig):
+    base = cell(run_config(), classifier="extra-trees")
+    for key, value in run_config().items():
+        changed = cell({**run_config(), key: f"{value}x" if isinstance(value, str) else other(key, value)}, classifier="extra-trees")
+        assert (changed.name != base.name) == (key.startswith(OF_TREES) and key not in NEVER_COUNTS), key
 
 
 def test_a_key_that_came_later_and_does_nothing_leaves_a_run_its_name(run_config: RunConfig):
