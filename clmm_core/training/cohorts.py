@@ -59,8 +59,12 @@ def evaluate_cohorts(questions: Sequence[tuple[EvaluateTask, Arrays]], device: t
 
 
 def _evaluations(task: EvaluateTask, arrays: Arrays) -> list[_Evaluation]:
-    each = [device_windows(task.data, name) for name in sorted(task.devices)]
-    return [_Evaluation(windows, evaluated_rows(windows, task), whole_windows(task, arrays, (windows.device,))) for windows in each]
+    evaluations = []
+    for device in sorted(task.devices):
+        windows = device_windows(task.data, device)
+        rows = evaluated_rows(windows, task.classes, task.labels if device in task.labelled else None)
+        evaluations.append(_Evaluation(windows, rows, whole_windows(task, arrays, (device,))))
+    return evaluations
 
 
 def _evaluated(evaluations: Sequence[_Evaluation], logits: Iterator[Tensor], smooth_s: float) -> HostEvaluation:

@@ -1,6 +1,7 @@
 """How well the model recognises each subject of a host, shared and personalised."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,7 +48,7 @@ def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation,
     left_out: list[LeftOut] = []
     for device in sorted(task.devices):
         windows = device_windows(task.data, device)
-        rows = evaluated_rows(windows, task)
+        rows = evaluated_rows(windows, task.classes, task.labels if device in task.labelled else None)
         if not len(rows):
             left_out.append(LeftOut(device=device, reason=NOTHING_TO_EVALUATE))
             continue
@@ -58,11 +59,9 @@ def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation,
     return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out)), {}
 
 
-def evaluated_rows(windows: DeviceWindows, task: EvaluateTask) -> Rows:
-    """Return the rows to evaluate on: all that have a label, but those the model was trained on."""
-    if windows.device in task.labelled:
-        return draw_labelled(windows, task.classes, task.labels)[1]
-    return draw_labelled(windows, task.classes, ALL)[0]
+def evaluated_rows(windows: DeviceWindows, classes: Sequence[str], trained_on: LabelDraw | None) -> Rows:
+    """Return the rows to evaluate on: all that have a label, but those that were drawn to train on (and what overlaps them)."""
+    return draw_labelled(windows, classes, trained_on)[1] if trained_on else draw_labelled(windows, classes, ALL)[0]
 
 
 def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:

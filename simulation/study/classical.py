@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 
 from clmm_core.data.fleet import device_windows
-from clmm_core.data.labels import LabelDraw, draw_labelled
+from clmm_core.data.labels import draw_labelled
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.models.config import ModelConfig
 from clmm_core.report.metrics import counts_as_arrays
 from clmm_core.report.records import Embedding, RunRecord, SubjectRecord
 from clmm_core.seeds import derive_seed
 from clmm_core.training.device_tensors import NO_CLASS
-from clmm_core.training.evaluate import smoothed_counts
+from clmm_core.training.evaluate import evaluated_rows, smoothed_counts
 from server.evaluation import group_of
 from server.federation import begin
 from server.hosts import Hosts
@@ -100,9 +100,7 @@ def _fit(run: Run) -> tuple[ExtraTreesClassifier, int]:
 def _evaluated(trees: ExtraTreesClassifier, run: Run, device: str) -> SubjectRecord | None:
     windows = device_windows(run.config.data, device)
     classes = run.split.classes
-    is_labelled = device in run.split.labelled
-    taken, rest = draw_labelled(windows, classes, run.config.labels if is_labelled else LabelDraw(per_class=0))
-    rows = rest if is_labelled else taken
+    rows = evaluated_rows(windows, classes, run.config.labels if device in run.split.labelled else None)
     if not len(rows):
         return None
     probabilities = np.zeros((len(windows), len(classes)))  # a class without a label is never said
