@@ -13,12 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from clmm_core.federated.arrays import Arrays
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
-from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.device_tensors import AT_ONCE, DeviceTensors
 from clmm_core.training.stackable import stackable
 from clmm_core.training.stacked_windows import distinct, upload
 
 MAX_STACKED = 64
-"""Models in one stack, each with all windows of a device: bounds the memory."""
+"""Models in one stack, each with `AT_ONCE` windows at a time: bounds the memory."""
 Asked = tuple[ModelConfig, Arrays, DeviceTensors]
 
 
@@ -42,15 +42,18 @@ def _predicted(asked: Sequence[Asked], device: torch.device) -> list[Tensor]:
     stacked = {name: torch.from_numpy(np.stack([arrays[name] for arrays in starts])).to(device)[which] for name in starts[0]}
     different, rows = distinct([windows for _, _, windows in asked])
     data = upload(different, device)
-    streams = {name: values[rows] for name, values in data.streams.items()}
-    present = {name: mask[rows] for name, mask in data.present.items()}
 
     def logits_of(arrays: dict[str, Tensor], streams: Any, present: Any) -> Tensor:
         logits: Tensor = functional_call(model, arrays, (streams, present))
         return logits
 
+    longest, parts = max(len(windows) for windows in different), []
     with sdpa_kernel(SDPBackend.MATH):  # the one way of attention that torch.vmap can stack
-        together = vmap(logits_of)(stacked, streams, present).cpu()
+        for first in range(0, longest, AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            of_some = ({name: values[rows, some] for name, values in each.items()} for each in (data.streams, data.present))
+            parts.append(vmap(logits_of)(stacked, *of_some).cpu())
+    together = torch.cat(parts, dim=1)  # [models, windows, classes]
     return [logits[: len(windows)] for logits, (_, _, windows) in zip(together, asked, strict=True)]
 
 

@@ -442,6 +442,7 @@ def test_models_predict_together_what_each_predicts(
 ):
     """Two shapes of model, two starts, devices of unequal length and sensors; no dropout."""
     monkeypatch.setattr(predicting, "MAX_STACKED", at_once)
+    monkeypatch.setattr(predicting, "AT_ONCE", 2 * at_once)
     models = [config(3, dropout=0.5), replace(config(3), fusion="uniform", branches="mean")]
     starts = {model: [new_arrays(model, seed) for seed in range(2)] for model in models}
     asked = [(model, starts[model][i % 2], each) for i, each in enumerate(windows) for model in models]
