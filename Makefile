@@ -10,7 +10,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 ARGS ?=
 # Runs of a study at once, one core each
 JOBS ?= 2
-STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page docs/results/accuracy.md
+STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page results/again/accuracy.md
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench-accuracy clean
@@ -33,9 +33,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-## make bench-accuracy   measure the headline rows of docs/results/accuracy.md again (hours, resumable): UTD_MHAD=PATH HAPT=PATH
+## make bench-accuracy   measure the headline rows of docs/results/accuracy.md again, into results/again (hours, resumable): UTD_MHAD=PATH HAPT=PATH
 bench-accuracy: $(VENV)/.simulation
 	$(if $(and $(UTD_MHAD),$(HAPT)),,$(error expected UTD_MHAD=PATH and HAPT=PATH, the archives that `clmm data fetch` gets))
+	mkdir -p results/again && cp -n docs/results/accuracy.md results/again/
 	$(foreach study,utd-mhad utd-mhad-54 utd-mhad-imu,$(call STUDY,$(study),$(UTD_MHAD)) &&) $(call STUDY,hapt,$(HAPT))
 
 ## make clean   remove the environment and what runs left beside the results

@@ -2,8 +2,9 @@
 
 Source: Rehman et al., "L-DAWA: Layer-wise Divergence Aware Weight Aggregation in Federated Self-Supervised Visual Representation
 Learning", ICCV 2023, arXiv 2307.07393, eq. 4; the authors' code, yasar-rehman/L-DAWA at 2ae58ba, `L-DAWA-Agg.py`.
-Differs: the cosine is taken where the layer was trained, which knows both sides of it; the weighted mean that follows is FedAvg's, so
-the result is the same and a host's devices can still be summed before they are sent.
+Differs: the cosine is taken where the layer was trained, which knows both sides of it, so that a host's devices can still be summed before
+they are sent; the mean that follows is FedAvg's, weighted by windows, where the authors' code divides by the number of clients, and it
+is used from the first round on, where their script begins with plain averaging.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """How the server applies the mean update: FedAvg, FedAvgM, FedAdam.
 
 Source: Reddi et al. 2021, "Adaptive Federated Optimization", arXiv 2003.00295, algorithm 2; FedAvgM: Hsu et al. 2019, arXiv 1909.06335.
+Differs: FedAdam's second moment starts at 0 instead of tau^2 or more.
 """
 
 from dataclasses import dataclass, field

@@ -42,7 +42,7 @@ class QualityGuidedAttention(nn.Module):
 
 
 class UniformWeights(nn.Module):
-    """The same weight for every modality a window has, as in Cosmo's own fusion; the comparison to quality-guided attention."""
+    """The same weight for every modality a window has; the comparison to quality-guided attention."""
 
     def forward(self, embeddings: Tensor, present: Tensor) -> Tensor:
         """Return weights `[B, M]`; see `QualityGuidedAttention`."""

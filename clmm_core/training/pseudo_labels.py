@@ -42,7 +42,7 @@ def pseudo_labels(
 def aligned(probabilities: Tensor, expected: Tensor) -> Tensor:
     """Return `[windows, classes]`, raised where a class is said less often than expected over all windows and lowered where more often.
 
-    Each window's sum to 1, and a class that is not expected at all has 0.
+    Each window's sum to 1, and a class that is not expected at all has 0; a window that shows nothing else keeps none.
 
     Source: distribution alignment of ReMixMatch, Berthelot et al. 2020, arXiv 1911.09785, section 3.1; done `TURNS` times in turn with
     the sums of windows it is Sinkhorn and Knopp's balancing, as in Asano et al. 2020, arXiv 1911.05371, section 3.2.
@@ -51,5 +51,5 @@ def aligned(probabilities: Tensor, expected: Tensor) -> Tensor:
     for _ in range(TURNS):
         said = (probabilities.sum(dim=0) + expected) / (len(probabilities) + 1)
         raised = probabilities * torch.where(expected > 0, expected / said, 0.0)
-        probabilities = raised / raised.sum(dim=1, keepdim=True)
+        probabilities = raised / raised.sum(dim=1, keepdim=True).clamp(min=torch.finfo(raised.dtype).tiny)
     return probabilities

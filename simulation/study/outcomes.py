@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean with its 95 % interval, by Student's t over subjects; None where there is one subject."""
+    """A mean with its 95 % interval by Student's t; None where there is but one value."""
 
     mean: float
     low: float | None
@@ -109,19 +109,33 @@ def by_subject(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def differences(one: Sequence[Outcome], other: Sequence[Outcome]) -> dict[str, float]:
-    """Return each subject's accuracy with `one` minus that with `other`, mean over the runs that both have.
+    """Return each subject's accuracy with `one` minus that with `other`, mean over the runs that both have; empty where they share none."""
+    return mean_by_subject(_paired(one, other))
 
-    One number a subject: people are what is sampled, runs with the same people say the same thing again. Empty where they share no run.
+
+def lead(one: Sequence[Outcome], other: Sequence[Outcome]) -> Interval:
+    """Return the mean of `differences` over subjects, with the wider of two intervals: over subjects, and over the runs that both have.
+
+    People differ, and so do runs: those tested by one run share its model and its labels, which an interval over subjects does not see;
+    runs of one split share their people, which one over runs does not see.
     """
+    pairs = _paired(one, other)
+    over_subjects = interval(list(mean_by_subject(pairs).values()))
+    over_runs = interval([fmean(pair.values()) for pair in pairs])
+    half = max((each.high - each.mean for each in (over_subjects, over_runs) if each.high is not None), default=None)
+    mean = over_subjects.mean
+    return Interval(mean=mean, low=None if half is None else mean - half, high=None if half is None else mean + half)
+
+
+def _paired(one: Sequence[Outcome], other: Sequence[Outcome]) -> list[dict[str, float]]:
+    """Return for each run that both have, of one split and seed, each subject's difference."""
     theirs = {outcome.run: outcome for outcome in other}
     pairs = [(mine, theirs[mine.run]) for mine in one if mine.run in theirs]
-    return mean_by_subject(
-        [{name: mine.accuracy[name] - its.accuracy[name] for name in mine.accuracy if name in its.accuracy} for mine, its in pairs]
-    )
+    return [{name: mine.accuracy[name] - its.accuracy[name] for name in mine.accuracy if name in its.accuracy} for mine, its in pairs]
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Return the mean of values, one a subject, with its interval."""
+    """Return the mean of values, one a subject or one a run, with its interval."""
     if len(values) < 2:
         return Interval(mean=fmean(values), low=None, high=None)
     half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from clmm_core.report.lines import plural
-from simulation.study.outcomes import Interval, Outcome, by_subject, differences, interval, mean_by_subject, of
+from simulation.study.outcomes import Interval, Outcome, by_subject, differences, interval, lead, mean_by_subject, of
 from simulation.study.plan import Study
 
 NOTHING = "–"
@@ -59,11 +59,12 @@ def columns_in_words(study: Study, tables: Sequence[Table]) -> dict[str, str]:
         "macro-F1": "over all windows of a run's subjects, in %; rare activities count as much as common ones",
         "worst subject": "accuracy of the subject with the lowest, each the mean over the runs that tested it",
         f"{study.reference} minus this": "difference of accuracy between runs with the same split and seed, in percentage points: mean "
-        "over subjects with its 95 % interval (Student's t over subjects, because people are what is sampled)",
+        "over subjects, with the wider of the 95 % intervals (Student's t) over subjects and over runs",
         "better for": f"subjects for whom {study.reference} has the higher accuracy",
         "personalised": "percentage points won by fine-tuning on a few labels of the subject, with the 95 % interval over subjects",
         "hurt": "subjects who lost accuracy by that",
-        "rounds to 90 %": "rounds of stage two until validation accuracy first reaches 90 % of what it ends at",
+        "rounds to 90 %": "rounds of stage two, and of self-training, until validation accuracy first reaches 90 % of what it ends at",
+        "with stage one": "those rounds and the ones of stage one before them",
         "parameters": "numbers in the model; for trees, their nodes",
         "wall time": "of a run on one core, with its stage one also where several runs share it; where runs trained together on a GPU, "
         "of all of them",
@@ -91,7 +92,7 @@ def _table(study: Study, outcomes: Sequence[Outcome], setting: str) -> Table:
     has_gain = any(outcome.gain for rows in here.values() for outcome in rows)
     has_curve = any(outcome.curve for rows in here.values() for outcome in rows)
     header = ["method", "accuracy", "macro-F1", "worst subject", f"{study.reference} minus this", "better for"]
-    header += ["personalised", "hurt"] * has_gain + ["rounds to 90 %"] * has_curve + ["parameters", "wall time"]
+    header += ["personalised", "hurt"] * has_gain + ["rounds to 90 %", "with stage one"] * has_curve + ["parameters", "wall time"]
     table = []
     for method, rows in here.items():
         if not rows:
@@ -100,7 +101,7 @@ def _table(study: Study, outcomes: Sequence[Outcome], setting: str) -> Table:
         name = method if len(rows) == num_runs else f"{method} ({len(rows)} of {num_runs} runs)"
         row = [name, _spread([r.mean for r in rows]), _spread([r.macro_f1 for r in rows]), f"{100 * min(by_subject(rows).values()):.1f}"]
         row += ["", ""] if method == study.reference else _against(reference, rows)
-        row += _personalised(rows) * has_gain + [_rounds(rows)] * has_curve
+        row += _personalised(rows) * has_gain + _rounds(rows) * has_curve
         row += [f"{round(fmean(r.num_parameters for r in rows)):,}", f"{fmean(r.wall_s for r in rows):.0f} s"]
         table.append(tuple(row))
     return Table(setting=setting, header=tuple(header), rows=tuple(table))
@@ -111,7 +112,7 @@ def _against(reference: Sequence[Outcome], rows: Sequence[Outcome]) -> list[str]
     by_name = differences(reference, rows)
     if not by_name:
         return [NOTHING, NOTHING]
-    return [_points(interval(list(by_name.values()))), f"{sum(lead > 0 for lead in by_name.values())} of {len(by_name)}"]
+    return [_points(lead(reference, rows)), f"{sum(each > 0 for each in by_name.values())} of {len(by_name)}"]
 
 
 def _personalised(rows: Sequence[Outcome]) -> list[str]:
@@ -122,9 +123,14 @@ def _personalised(rows: Sequence[Outcome]) -> list[str]:
     return [_points(interval(gains)), f"{sum(gain < 0 for gain in gains)} of {len(gains)}"]
 
 
-def _rounds(rows: Sequence[Outcome]) -> str:
-    rounds = [row.rounds_to_90_pct for row in rows if row.rounds_to_90_pct is not None]
-    return f"{fmean(rounds):.1f} of {max(len(row.curve) for row in rows)}" if rounds else NOTHING
+def _rounds(rows: Sequence[Outcome]) -> list[str]:
+    """Return the mean of rounds to 90 % after stage one, and with its rounds."""
+    reached = {row: rounds for row in range(len(rows)) if (rounds := rows[row].rounds_to_90_pct) is not None}
+    if not reached:
+        return [NOTHING, NOTHING]
+    before = [int(rows[row].cell.values["pretrain.rounds"]) for row in reached]
+    after = fmean(reached.values())
+    return [f"{after:.1f} of {max(len(row.curve) for row in rows)}", f"{after + fmean(before):.1f}"]
 
 
 def _spread(values: Sequence[float]) -> str:

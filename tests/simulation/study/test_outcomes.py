@@ -12,7 +12,7 @@ from clmm_core.errors import DataError
 from clmm_core.report.metrics import counts_of
 from clmm_core.report.records import EvaluationCounts, Group, RoundRecord, RunRecord, SubjectRecord
 from clmm_core.report.run_folder import RunFolder
-from simulation.study.outcomes import Outcome, by_subject, differences, interval, mean_by_subject, of, outcome_of, read_outcomes
+from simulation.study.outcomes import Outcome, by_subject, differences, interval, lead, mean_by_subject, of, outcome_of, read_outcomes
 from simulation.study.plan import Cell, Split
 
 Made = Callable[..., Outcome]
@@ -128,7 +128,21 @@ def test_differences_are_paired_by_split_and_seed(outcome: Made):
     assert differences(ours, []) == {}
 
 
-def test_an_interval_is_students_over_subjects():
+def test_a_lead_has_the_wider_of_the_intervals_over_subjects_and_over_runs(outcome: Made):
+    theirs = [outcome({"S1": 0.5, "S2": 0.5}, seed=seed) for seed in range(3)]
+    # All people alike, runs not: 0, 0.1 and 0.2.
+    alike = [outcome({"S1": 0.5 + gain, "S2": 0.5 + gain}, seed=seed) for seed, gain in enumerate((0.0, 0.1, 0.2))]
+    each = lead(alike, theirs)
+    assert (each.mean, each.low, each.high) == pytest.approx((0.1, 0.1 - 0.24841, 0.1 + 0.24841), abs=1e-5)
+    # All runs alike, people not: 0 and 0.2, for one degree of freedom 12.706 * 0.1.
+    apart = [outcome({"S1": 0.5, "S2": 0.7}, seed=seed) for seed in range(3)]
+    each = lead(apart, theirs)
+    assert (each.mean, each.low, each.high) == pytest.approx((0.1, 0.1 - 1.27062, 0.1 + 1.27062), abs=1e-5)
+    one = lead([outcome({"S1": 0.75})], [outcome({"S1": 0.5})])
+    assert (one.mean, one.low, one.high) == (0.25, None, None)
+
+
+def test_an_interval_is_students():
     # The quantile for 2 degrees of freedom is 4.3027; the deviation is 0.1, so the half-width 4.3027 * 0.1 / sqrt(3) = 0.2484.
     each = interval([0.1, 0.2, 0.3])
     assert each.mean == pytest.approx(0.2)
