@@ -26,6 +26,7 @@ def model_card(run: Run) -> ModelCard:
         modalities=modalities,
         window_s=window_s,
         upright=run.config.data.upright,
+        same_side=run.config.data.same_side,
         classes=run.split.classes,
         mean={name: tuple(run.arrays[f"modalities.{name}.mean"].tolist()) for name in modalities},
         std={name: tuple(run.arrays[f"modalities.{name}.std"].tolist()) for name in modalities},

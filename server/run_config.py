@@ -161,6 +161,7 @@ def _data(keys: "_Keys", seed: int) -> DataConfig:
         num_devices=keys.integer("data.num-devices"),
         classes=keys.names("data.classes"),
         upright=keys.boolean("data.upright"),
+        same_side=keys.boolean("data.same-side"),
         missing_share=keys.number("data.missing-share"),
         zero_fill=keys.boolean("data.zero-fill"),
         # Only these draw from it; elsewhere one seed's windows are another's, and are kept between the runs of a process.

@@ -19,6 +19,7 @@ from clmm_core.data.datasets.umafall import UmaFall
 from clmm_core.data.datasets.usc_had import UscHad
 from clmm_core.data.datasets.utd_mhad import UtdMhad
 from clmm_core.data.datasets.wisdm2019 import Wisdm2019
+from clmm_core.data.same_side import same_side
 from clmm_core.data.upright import ACCELEROMETER, upright
 from clmm_core.data.windows import JOIN, NO_LABEL, NO_TRIAL, DeviceWindows, WindowSpec, window_recordings
 from clmm_core.errors import ConfigError
@@ -58,6 +59,8 @@ class DataConfig:
     """Activities to recognise, empty for all; windows of others stay, without their label."""
     upright: bool = False
     """Turn each recording's accelerometer and gyroscope so that gravity while moving lies along an axis."""
+    same_side: bool = False
+    """Mirror recordings of a sensor worn on the other side of the body; only with `upright`."""
     missing_share: float = 0.0
     """Probability that a device lacks a modality, drawn for each; one always stays."""
     zero_fill: bool = False
@@ -78,6 +81,8 @@ class DataConfig:
             raise ConfigError(f"data.classes: expected at least two activities, or none for all, found {self.classes[0]} alone")
         if not 0 <= self.missing_share < 1:
             raise ConfigError(f"data.missing-share: expected a share in [0, 1), found {self.missing_share}")
+        if self.same_side and not self.upright:
+            raise ConfigError("data.same-side: expected recordings turned upright, to tell a side by; set data.upright, or leave it out")
         if self.num_devices < 1:
             raise ConfigError(f"data.num-devices: expected at least 1, found {self.num_devices}")
 
@@ -141,6 +146,7 @@ def device_windows(config: DataConfig, device: str) -> DeviceWindows:
     owned = owned_modalities(config, device, modalities, recorded)
     windows = window_recordings(device, recordings, owned, window_of(config, dataset))
     windows = upright(windows) if config.upright else windows
+    windows = same_side(windows) if config.same_side else windows
     return _recognised(windows, config.classes) if config.classes else windows
 
 

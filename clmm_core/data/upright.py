@@ -57,7 +57,7 @@ def upright(windows: DeviceWindows) -> DeviceWindows:
 
 def _turn(acceleration: Float32) -> _Rotation | None:
     """Return the rotation for one recording's `[windows, 3, time]`, or None where it has too little movement."""
-    moving = np.sqrt(acceleration.var(axis=2).sum(axis=1)) > MOVING
+    moving = deviation(acceleration) > MOVING
     if moving.sum() < FEWEST_WINDOWS:
         return None
     gravity = acceleration[moving].mean(axis=(0, 2), dtype=np.float64)
@@ -65,6 +65,12 @@ def _turn(acceleration: Float32) -> _Rotation | None:
     if length == 0:
         return None
     return minimal_rotation(gravity / length, nearest_axis(gravity))
+
+
+def deviation(acceleration: Float32) -> NDArray[np.float32]:
+    """Return how much each of `[windows, 3, time]` moves, `[windows]` in m/s^2: the deviation within the window, over all axes."""
+    moved: NDArray[np.float32] = np.sqrt(acceleration.var(axis=2).sum(axis=1))
+    return moved
 
 
 def nearest_axis(direction: NDArray[np.float64]) -> NDArray[np.float64]:

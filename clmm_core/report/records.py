@@ -157,6 +157,8 @@ class ModelCard:
     """Data set, number of training devices and labels, in one sentence."""
     upright: bool = False
     """Whether accelerometer and gyroscope have to be turned by `clmm_core.data.upright` before the model sees them, as in training."""
+    same_side: bool = False
+    """Whether those worn on the other side have to be mirrored after that, by `clmm_core.data.same_side`."""
     licence: str = "Apache-2.0"
 
 

@@ -202,6 +202,14 @@ def test_upright_windows_are_turned_and_their_labels_kept() -> None:
     np.testing.assert_array_equal(turned.streams["magnetometer"], askew.streams["magnetometer"])
 
 
+def test_the_same_side_is_taken_of_upright_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "same_side", lambda windows: replace(windows, left_out=("seen",)))
+    config = replace(SYNTHETIC, upright=True, num_devices=3)
+    assert device_windows(replace(config, same_side=True), "device-00000").left_out == ("seen",)
+    with pytest.raises(ConfigError, match=r"data.same-side: expected recordings turned upright"):
+        replace(config, upright=False, same_side=True)
+
+
 @pytest.mark.parametrize("modalities", [("gyroscope",), ("accelerometer+gyroscope",)])
 def test_upright_needs_an_accelerometer_by_itself(modalities: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"data.upright: expected a modality 'accelerometer' to turn by, found .*gyroscope"):
