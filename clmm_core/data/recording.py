@@ -67,6 +67,8 @@ class Recording:
     streams: Mapping[str, Stream]
     """By modality: `accelerometer`, `gyroscope`, `skeleton`, ... A sensor that was absent has no entry."""
     intervals: tuple[LabelledInterval, ...] = field(default=())
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """By modality that was recorded but is not in `streams`: why its loader left it out, in words for the results."""
 
     def __post_init__(self) -> None:
         if not self.streams:

@@ -1,5 +1,6 @@
 """Cut recordings into windows: one float32 tensor per modality, with a presence mask, a label and a trial per window."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -95,26 +96,30 @@ def window_recordings(device: str, recordings: Sequence[Recording], modalities: 
     """Return every window of `recordings` that has at least one of `modalities`, in recording order.
 
     A window's label is that of the first interval which covers more than half of it; the window of a whole trial has its trial's. A
-    window counts as having a modality when the stream spans it and is finite there; windows left without any modality are dropped and
-    counted in `left_out`.
+    window counts as having a modality when the stream spans it and is finite there; windows left without any modality are dropped.
+    `left_out` counts these, what is not finite, and the windows that a stream covers only in part.
 
     Raises:
         DataError: no window is left, or two recordings of this device disagree about a modality's channels.
     """
     rows: list[_Row] = []
     num_dropped = num_unusable_streams = 0
+    num_in_part: Counter[str] = Counter()
     next_trial = 0
     for number, recording in enumerate(recordings):
         for i, (start_s, end_s) in enumerate(_spans(recording, spec)):
             streams, num_not_finite = _cut(recording, modalities, spec, start_s, end_s)
             num_unusable_streams += num_not_finite
+            num_in_part.update(_covered_in_part(recording, modalities, start_s, end_s))
             if streams:
                 interval = i if spec.length_s is None else _interval_of(recording.intervals, start_s, end_s)
                 rows.append(_Row(streams, recording.intervals, interval, next_trial, number, start_s))
             else:
                 num_dropped += 1
         next_trial += len(recording.intervals)
-    left_out = []
+    left_out = _left_out_by_loader(device, recordings, modalities)
+    for name, count in sorted(num_in_part.items()):
+        left_out.append(f"device '{device}': '{name}' covers only a part of {count} window(s) and was left out of them")
     if num_unusable_streams:
         left_out.append(f"device '{device}': {num_unusable_streams} window(s) of a modality hold NaN or infinite samples and were left out")
     if num_dropped:
@@ -188,6 +193,32 @@ def _cut(recording: Recording, modalities: Sequence[str], spec: WindowSpec, star
 def _covers(stream: Stream, start_s: float, end_s: float) -> bool:
     slack_s = 1.5 / stream.rate_hz
     return stream.start_s <= start_s + slack_s and stream.end_s >= end_s - slack_s
+
+
+def _covered_in_part(recording: Recording, modalities: Sequence[str], start_s: float, end_s: float) -> list[str]:
+    """Return the streams of `modalities` that reach into the span, by more than the slack of `_covers`, but do not cover it."""
+    in_part = []
+    for name in _names(modalities) & recording.streams.keys():
+        stream = recording.streams[name]
+        slack_s = 1.5 / stream.rate_hz
+        reaches = stream.start_s < end_s - slack_s and stream.end_s > start_s + slack_s
+        if reaches and not _covers(stream, start_s, end_s):
+            in_part.append(name)
+    return in_part
+
+
+def _left_out_by_loader(device: str, recordings: Sequence[Recording], modalities: Sequence[str]) -> list[str]:
+    asked_for = _names(modalities)
+    counts = Counter((name, why) for recording in recordings for name, why in recording.left_out.items() if name in asked_for)
+    return [
+        f"device '{device}': '{name}' was left out of {count} of {len(recordings)} recording(s): {why}"
+        for (name, why), count in sorted(counts.items())
+    ]
+
+
+def _names(modalities: Sequence[str]) -> set[str]:
+    """Return the streams that make up `modalities`."""
+    return {name for modality in modalities for name in modality.split(JOIN)}
 
 
 def _resample(stream: Stream, start_s: float, end_s: float, steps: int) -> Float32:

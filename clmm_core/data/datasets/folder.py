@@ -12,6 +12,8 @@ from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
 
 LAYOUT = f"<subject>/<session>/{FILE_NAME} (docs/data.md shows one)"
+MISPLACED = (("", "too high"), ("*/", "too high"), ("*/*/*/", "too deep"), ("*/*/*/*/", "too deep"))
+"""Folders between `data.path` and a recording.yaml that would be overlooked; further down is not looked, a path may be a whole disk."""
 RATE_HZ = 50.0
 """Every stream is resampled to this rate in its windows: movement of people lies below 20 Hz."""
 WINDOW_S = 2.56
@@ -52,12 +54,15 @@ def _by_subject(path: Path) -> Mapping[str, tuple[RecordingFile, ...]]:
     root = path.expanduser()
     if not root.is_dir():
         raise DataError(f"{path}: expected a folder with {LAYOUT}, found {'a file' if root.exists() else 'nothing'}: correct data.path")
-    for misplaced in (*root.glob(FILE_NAME), *root.glob(f"*/{FILE_NAME}")):
-        raise DataError(f"{misplaced}: expected {LAYOUT} below {path}, found this one too high: move it, or correct data.path")
+    for levels, where in MISPLACED:
+        for misplaced in sorted(root.glob(f"{levels}{FILE_NAME}")):
+            if not any(part.startswith(".") for part in misplaced.relative_to(root).parts):
+                raise DataError(f"{misplaced}: expected {LAYOUT} below {path}, found this one {where}: move it, or correct data.path")
     files: dict[str, tuple[RecordingFile, ...]] = {}
     for subject in _visible_folders(root):
         sessions = tuple(read_recording_file(session / FILE_NAME) for session in _visible_folders(subject) if _is_session(session))
         if sessions:
+            _check_name(subject)
             files[subject.name] = sessions
     if not files:
         raise DataError(f"{path}: expected {LAYOUT}, found no {FILE_NAME}: correct data.path")
@@ -78,6 +83,14 @@ def _modalities(path: Path) -> tuple[str, ...]:
                         f"{len(entry.columns)}: give both the same columns, or the modality another name"
                     )
     return tuple(sorted(first))
+
+
+def _check_name(subject: Path) -> None:
+    if "," in subject.name or subject.name != subject.name.strip():
+        raise DataError(
+            f"{subject}: expected a subject's folder without ',' in its name and without blanks around it, because split.test and the like "
+            f"list subjects with commas, found '{subject.name}': rename it"
+        )
 
 
 def _visible_folders(path: Path) -> list[Path]:

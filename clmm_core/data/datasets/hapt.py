@@ -7,7 +7,7 @@ and a 20 Hz Butterworth filter.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +46,10 @@ class Hapt:
 
     @property
     def window(self) -> WindowSpec:
-        """Windows of 2.56 s, half overlapping: those of the official features."""
+        """Windows of 2.56 s, half overlapping: length and overlap of the official features.
+
+        Those were cut inside the labelled intervals; ours cross their borders too and have the label that covers more than half.
+        """
         return WindowSpec(length_s=2.56, overlap=0.5, time_steps=dict.fromkeys(self.modalities, 128))
 
     def subjects(self) -> tuple[str, ...]:
@@ -54,7 +57,7 @@ class Hapt:
         return tuple(_by_subject(self.path))
 
     def recordings(self, subject: str) -> tuple[Recording, ...]:
-        """Return this subject's experiments by number; a stream whose file is missing is absent, unlabelled time has no interval."""
+        """Return this subject's experiments by number, each with both streams; unlabelled time has no interval."""
         return _by_subject(self.path).get(subject, ())
 
 
@@ -73,9 +76,10 @@ def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     if labels is None:
         raise DataError(f"{path}: expected RawData/labels.txt, found none: {WHERE}")
     recordings: dict[str, list[Recording]] = {}
-    for subject, experiment in sorted(experiments):
-        streams = experiments[subject, experiment]
+    for subject, experiment in sorted(experiments.keys() | labels.keys()):
+        streams = experiments.get((subject, experiment), {})
         intervals = labels.get((subject, experiment), [])
+        _check_whole(subject, experiment, intervals, streams, path)
         _check_ends(intervals, streams, f"{path}: experiment {experiment}")
         recording = Recording(
             subject=str(subject), session=f"experiment-{experiment}", streams=dict(sorted(streams.items())), intervals=tuple(intervals)
@@ -104,6 +108,18 @@ def _labels(content: bytes, where: str) -> dict[_Experiment, list[LabelledInterv
         interval = LabelledInterval(label=ACTIVITIES[activity - 1], start_s=(start - 1) / RATE_HZ, end_s=end / RATE_HZ)
         by_experiment.setdefault((subject, experiment), []).append(interval)
     return by_experiment
+
+
+def _check_whole(subject: int, experiment: int, intervals: Sequence[LabelledInterval], streams: Mapping[str, Stream], path: Path) -> None:
+    """Refuse an experiment of which a file or the labels did not arrive."""
+    absent = [f"{kind}_exp{experiment:02d}_user{subject:02d}.txt" for kind, modality in MODALITIES.items() if modality not in streams]
+    if not intervals:
+        absent.append("line of it in labels.txt")
+    if absent:
+        raise DataError(
+            f"{path}: experiment {experiment} of subject {subject}: expected its accelerometer, its gyroscope and its labels, found no "
+            f"{', '.join(absent)}: fetch the official files again (`clmm data fetch hapt`), or correct data.path"
+        )
 
 
 def _check_ends(intervals: Sequence[LabelledInterval], streams: dict[str, Stream], where: str) -> None:

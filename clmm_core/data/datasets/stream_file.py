@@ -22,6 +22,11 @@ ON_SAMPLE = 1e-3
 """Share of a sample period within which a time is a sample's own, so that rounding does not spread its NaN to its neighbours."""
 MAX_PAUSE_S = 3600.0
 """A longer pause is an error: either a second session, or a clock that jumped."""
+MIN_RATE_HZ = 1.0
+MAX_RATE_HZ = 2000.0
+"""No sensor of people's movement is slower or faster: a median rate outside says that the times are in another unit, or come in bursts."""
+TIME_UNITS = {"t_ns": ("nanoseconds", 1e-9), "t_s": ("seconds", 1.0)}
+"""By the name of a time column: its unit, and that unit in seconds."""
 
 
 def read_stream(entry: StreamEntry) -> Stream:
@@ -40,11 +45,11 @@ def read_stream(entry: StreamEntry) -> Stream:
     rate_hz, start_s = entry.rate_hz, entry.start_s
     if entry.time is not None:
         start_s, times = _times(entry.file, entry.time, table[entry.time])
-        samples, rate_hz = _constant_rate(entry.file, times, samples)
+        samples, rate_hz = _constant_rate(entry.file, entry.time, times, samples)
     return Stream(samples=(samples * entry.factor).astype(np.float32), rate_hz=rate_hz, start_s=start_s, unit=entry.unit)
 
 
-def _constant_rate(file: Path, times: Float64, samples: Float64) -> tuple[Float64, float]:
+def _constant_rate(file: Path, name: str, times: Float64, samples: Float64) -> tuple[Float64, float]:
     """Return `[time, channels]` at the median rate, and that rate; `times` start at 0 and may repeat."""
     kept = np.concatenate([[True], np.diff(times) > 0])
     times, samples = times[kept], samples[kept]
@@ -58,6 +63,11 @@ def _constant_rate(file: Path, times: Float64, samples: Float64) -> tuple[Float6
             "or make two sessions of it"
         )
     period_s = float(np.median(gaps_s))
+    if not MIN_RATE_HZ <= round(1 / period_s, 1) <= MAX_RATE_HZ:  # rounded, because a clock may tremble about 1 Hz
+        raise DataError(
+            f"{file}: column '{name}': expected a median rate of {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz, found {1 / period_s:.4g} Hz: give "
+            f"the times in {TIME_UNITS[name][0]}, or correct the clock: each sample needs the time at which it was measured"
+        )
     grid = np.arange(int(times[-1] / period_s + 1e-6) + 1) * period_s
     before = np.clip(np.searchsorted(times, grid, side="right") - 1, 0, len(gaps_s) - 1)  # the gap each grid time lies in
     nearest = times[before + (grid - times[before] > times[before + 1] - grid)]
@@ -79,7 +89,7 @@ def _times(file: Path, name: str, column: Any) -> tuple[float, Float64]:
     if len(backwards):
         row = int(backwards[0]) + 1
         raise DataError(f"{file}: column '{name}': expected times that never go back, found that in data row {row + 1}: sort the rows")
-    unit_s = 1e-9 if name == "t_ns" else 1.0
+    _, unit_s = TIME_UNITS[name]
     return float(times[0]) * unit_s, (times - times[0]).astype(np.float64) * unit_s
 
 

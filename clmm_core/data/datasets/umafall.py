@@ -5,7 +5,8 @@ Computer Science 110, 2017; figshare 4214283 (CC BY 4.0).
 Differs: the acceleration, given in g, becomes m/s^2, the angular velocity, given in deg/s, becomes rad/s. The timestamps say when a
 sample reached the phone. The tags (nominal 20 Hz, 16 to 21 Hz arrive) are resampled to 20 Hz by them; gaps above 0.5 s become NaN. The
 phone's own samples reach the app in batches, up to half of them with the time of the one before; they are spread apart again (see
-`_spread`) and resampled to 200 Hz. A tag that was not connected, the waist's in a quarter of the trials, has no stream.
+`_spread`) and resampled to 200 Hz. A tag that was not connected, the waist's in a quarter of the trials, has no stream; nor has a
+magnetometer that shows nothing but zeros (5 in the eight subjects seen), which `left_out` names.
 """
 
 import re
@@ -113,10 +114,12 @@ def _recording(trial: _Trial, content: bytes, where: str) -> Recording:
     subject, movement, number, time = trial
     streams = _streams(content, where)
     start_s, end_s = _common_span(streams.values(), where)
+    dead = {name for name, stream in streams.items() if name.startswith("magnetometer") and not np.nan_to_num(stream.samples).any()}
     return Recording(
         subject=str(subject),
         session=f"{ACTIVITIES[movement]}-{number}-{time}",
-        streams=streams,
+        streams={name: stream for name, stream in streams.items() if name not in dead},
+        left_out=dict.fromkeys(sorted(dead), "it shows zeros only, a dead sensor"),
         intervals=(LabelledInterval(label=ACTIVITIES[movement], start_s=start_s, end_s=end_s),),
     )
 

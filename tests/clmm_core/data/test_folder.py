@@ -180,11 +180,28 @@ def test_rows_with_the_same_time_count_once(tmp_path: Path) -> None:
         ("t_ns", [(0.5, 1), (1.5, 1)], r"acc\.csv: column 't_ns': expected int64 nanoseconds"),
         ("t_s", [(0, 1), (0, 2)], r"acc\.csv: expected at least two rows with different times, found 1"),
         ("t_s", [(0, 1), (1, 1), (1_700_000_000, 2)], r"acc\.csv: expected pauses of at most 3600 s, found 1\.7e\+09 s after 1 s"),
+        (
+            "t_s",
+            [(20 * i, 1) for i in range(4)],
+            r"acc\.csv: column 't_s': expected a median rate of 1 to 2000 Hz, found 0\.05 Hz: give the times in seconds, or",
+        ),
+        ("t_ns", [(20 * i, 1) for i in range(4)], r"acc\.csv: column 't_ns': expected .*, found 5e\+07 Hz: give the times in nanoseconds"),
     ],
 )
 def test_times_that_cannot_be_are_named(tmp_path: Path, column: str, rows: list[tuple[object, object]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         timed(tmp_path, column, rows).recordings("anna")
+
+
+def test_times_in_bursts_are_refused(tmp_path: Path) -> None:
+    rows = [(f"{0.2 * burst + 1e-5 * i:.6f}", 1) for burst in range(5) for i in range(10)]
+    with pytest.raises(DataError, match=r"acc\.csv: column 't_s': expected a median rate of 1 to 2000 Hz, found 1e\+05 Hz: .* the clock"):
+        timed(tmp_path, "t_s", rows).recordings("anna")
+
+
+def test_a_clock_that_trembles_about_one_hz_is_no_wrong_unit(tmp_path: Path) -> None:
+    _, rate_hz, _ = only_stream(timed(tmp_path, "t_ns", [(1_000_200_000 * i, 1) for i in range(4)]))
+    assert rate_hz == pytest.approx(0.9998)
 
 
 @pytest.mark.parametrize(
@@ -310,11 +327,31 @@ def test_a_recording_one_folder_too_high_is_named(tmp_path: Path) -> None:
         Folder(folder.parent).subjects()
 
 
-def test_hidden_folders_are_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("session", ["2024/monday", "2024/may/monday", "monday/again"])
+def test_a_recording_too_deep_is_named(tmp_path: Path, session: str) -> None:
+    for subject in ("anna", "ben"):
+        write_session(tmp_path, streams(accelerometer=ACCELEROMETER), subject=subject, acc=xyz(3))
+    write_session(tmp_path, streams(accelerometer=ACCELEROMETER), subject="ben", session=session, acc=xyz(3))
+    with pytest.raises(
+        DataError, match=rf"ben/{session}/recording\.yaml: expected <subject>/<session>/.* found this one too deep: move it"
+    ):
+        Folder(tmp_path).subjects()
+
+
+@pytest.mark.parametrize("hidden", [".git/hooks", ".old", "anna/.old", "anna/2024/.old", "anna/monday/.old", ".old/2024/monday"])
+def test_hidden_folders_are_ignored(tmp_path: Path, hidden: str) -> None:
     write_session(tmp_path, streams(accelerometer=ACCELEROMETER), acc=xyz(3))
-    (tmp_path / ".git" / "hooks").mkdir(parents=True)
-    (tmp_path / ".git" / "hooks" / "a.yaml").write_text("x")
+    (tmp_path / hidden).mkdir(parents=True)
+    for name in ("a.yaml", "recording.yaml"):
+        (tmp_path / hidden / name).write_text("x")
     assert Folder(tmp_path).subjects() == ("anna",)
+
+
+@pytest.mark.parametrize("subject", ["Smith, Anna", " anna", "anna "])
+def test_a_subject_that_no_list_can_name_is_refused(tmp_path: Path, subject: str) -> None:
+    write_session(tmp_path, streams(accelerometer=ACCELEROMETER), subject=subject, acc=xyz(3))
+    with pytest.raises(DataError, match=rf"{subject}: expected a subject's folder without ',' .*, found '{subject}': rename it"):
+        Folder(tmp_path).subjects()
 
 
 @pytest.mark.parametrize("level", ["subject", "session"])

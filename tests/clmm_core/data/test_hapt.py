@@ -18,13 +18,12 @@ LABELS = "2 1 5 1 128\n1 1 7 411 540\n1 1 1 139 374\n3 10 12 1 300\n"
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """Three experiments in the official layout, 600 samples each; the third one has no gyroscope."""
+    """Three experiments in the official layout, 600 samples each."""
     raw = tmp_path / "unpacked" / "HAPT Data Set" / "RawData"
     raw.mkdir(parents=True)
     for name in ("exp01_user01", "exp02_user01", "exp03_user10"):
         (raw / f"acc_{name}.txt").write_text("1.0 0.0 -0.5 \n" * 600)
         (raw / f"gyro_{name}.txt").write_text("".join(f"{i / 100} 0 1\n" for i in range(600)))
-    (raw / "gyro_exp03_user10.txt").unlink()
     (raw / "labels.txt").write_text(LABELS)
     (raw.parent / "activity_labels.txt").write_text("1 WALKING\n")
     return tmp_path / "unpacked"
@@ -56,7 +55,7 @@ def test_every_layout_gives_the_same_recordings(official: Path, layout: Callable
     data = Hapt(layout(official))
     assert data.subjects() == ("1", "10")
     assert [recording.session for recording in data.recordings("1")] == ["experiment-1", "experiment-2"]
-    assert list(data.recordings("10")[0].streams) == ["accelerometer"]
+    assert list(data.recordings("10")[0].streams) == ["accelerometer", "gyroscope"]
     assert data.recordings("2") == ()
 
 
@@ -112,6 +111,26 @@ def test_a_missing_half_is_named(tmp_path: Path, kept: str, expected: str) -> No
     (tmp_path / kept).write_text("1 1 1 1 1" if kept == "labels.txt" else "1 2 3")
     with pytest.raises(DataError, match=rf"expected .*RawData/{expected}\.txt, found none: get the archive of archive\.ics\.uci\.edu"):
         Hapt(tmp_path).subjects()
+
+
+@pytest.mark.parametrize(
+    ("absent", "found"),
+    [
+        (("gyro_exp03_user10.txt",), r"no gyro_exp03_user10\.txt"),
+        (("acc_exp03_user10.txt",), r"no acc_exp03_user10\.txt"),
+        (("acc_exp03_user10.txt", "gyro_exp03_user10.txt"), r"no acc_exp03_user10\.txt, gyro_exp03_user10\.txt"),
+        (("its labels",), r"no line of it in labels\.txt"),
+    ],
+)
+def test_an_experiment_that_is_only_half_there_is_named(official: Path, absent: tuple[str, ...], found: str) -> None:
+    raw = official / "HAPT Data Set" / "RawData"
+    for name in absent:
+        (raw / name).unlink(missing_ok=True)
+    if absent == ("its labels",):
+        (raw / "labels.txt").write_text(LABELS.replace("3 10 12 1 300\n", ""))
+    expected = rf"experiment 3 of subject 10: expected .*, found {found}: fetch the official files again \(`clmm data fetch hapt`\)"
+    with pytest.raises(DataError, match=expected):
+        Hapt(official).subjects()
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"the real HAPT recordings are not at {REAL}")

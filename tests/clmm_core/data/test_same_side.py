@@ -1,12 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.same_side import same_side
 from clmm_core.data.upright import FEWEST_WINDOWS
 from clmm_core.data.windows import NO_TRIAL, DeviceWindows
 
+HAPT = Path(__file__).parents[4] / "shared" / "data" / "HAPT_RawData.tar.bz2"
 G = 9.81
 MIRROR = {"accelerometer": np.array([1, -1, 1]), "gyroscope": np.array([-1, 1, -1])}
 """What a sensor on the other hip sees, whose second axis points along the way: an arrow, and a sense of turning."""
@@ -77,3 +80,16 @@ def test_the_windows_given_are_left_alone():
     windows, again = worn([True]), worn([True])
     same_side(windows)
     assert all(np.array_equal(windows.streams[name], again.streams[name]) for name in windows.streams)
+
+
+@pytest.mark.skipif(not HAPT.exists(), reason="HAPT is not here")
+@pytest.mark.parametrize(("subject", "num_mirrored"), [("1", 0), ("10", 1), ("16", 1)])
+def test_the_recordings_of_hapt_that_are_mirrored(subject: str, num_mirrored: int):
+    config = DataConfig(name="hapt", path=str(HAPT), upright=True)
+    one, other = (device_windows(replace(config, same_side=same), subject) for same in (False, True))
+    said = set(other.left_out) - set(one.left_out)
+    assert len(said) == num_mirrored
+    assert all("are mirrored: worn on the other side" in each for each in said)
+    differs = (one.streams["accelerometer"] != other.streams["accelerometer"]).any(axis=2)  # [windows, 3]
+    assert len(np.unique(one.recordings[differs[:, 1]])) == num_mirrored
+    assert not differs[:, [0, 2]].any()

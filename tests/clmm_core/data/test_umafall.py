@@ -152,6 +152,21 @@ def test_a_tag_that_came_or_went_in_the_middle_is_absent_and_cuts_nothing(offici
     assert sorted(windows.streams) == ["accelerometer_chest", "accelerometer_pocket", "gyroscope_chest", "magnetometer_chest"]
 
 
+def test_a_magnetometer_of_zeros_only_is_absent_and_said(official: Path) -> None:
+    dead = "".join(f"{t};1;0;0;0;2;1\n" for t in range(100, 14950, 50))
+    at_rest = "".join(f"{t};1;0;0;0;1;1\n" for t in range(100, 14950, 50))  # a gyroscope may well show zeros
+    content = HEADER + phone() + rows(0, 1, np.arange(100, 14950, 50)) + at_rest + dead + tag(4)
+    (official / "UMAFall_Dataset" / WALKING).write_text(content)
+    data = UmaFall(official)
+    recording = data.recordings("2")[0]
+    assert "magnetometer_chest" not in recording.streams
+    assert {"gyroscope_chest", "magnetometer_ankle"} < set(recording.streams)
+    assert recording.left_out == {"magnetometer_chest": "it shows zeros only, a dead sensor"}
+    windows = window_recordings("2", data.recordings("2"), data.modalities, data.window)
+    assert windows.present["magnetometer_chest"].tolist() == [False, True]
+    assert windows.left_out == ("device '2': 'magnetometer_chest' was left out of 1 of 2 recording(s): it shows zeros only, a dead sensor",)
+
+
 def test_a_long_gap_leaves_the_modality_out(official: Path) -> None:
     times_ms = np.concatenate([np.arange(100, 6000, 50), np.arange(6600, 14950, 50)])
     (official / "UMAFall_Dataset" / WALKING).write_text(HEADER + phone() + tag(1) + rows(0, 3, times_ms))
@@ -222,8 +237,15 @@ def test_the_real_recordings() -> None:
     assert [counts[f"{way}_fall"] for way in ("backward", "forward", "lateral")] == [31, 31, 31]
     assert counts.total() == 328
     assert present["accelerometer_pocket"] == 328
-    for sensor in ("accelerometer", "gyroscope", "magnetometer"):  # of 328, 249 (waist), 328 and 327 trials, less those with a long gap
-        assert [present[f"{sensor}_{position}"] for position in ("chest", "waist", "wrist", "ankle")] == [326, 247, 325, 326]
+    # Of 328, 249 (waist), 328 and 327 trials, less those with a long gap and, of the magnetometer, those with zeros only.
+    for sensor, counted in (
+        ("accelerometer", [326, 247, 325, 326]),
+        ("gyroscope", [326, 247, 325, 326]),
+        ("magnetometer", [324, 247, 325, 323]),
+    ):
+        assert [present[f"{sensor}_{position}"] for position in ("chest", "waist", "wrist", "ankle")] == counted
+    dead = Counter((subject, name) for subject in data.subjects() for recording in data.recordings(subject) for name in recording.left_out)
+    assert dead == {("2", "magnetometer_chest"): 1, ("9", "magnetometer_chest"): 1, ("9", "magnetometer_ankle"): 3}
     for position, low, high in (
         ("chest", 9.8, 10.2),
         ("waist", 9.8, 10.2),

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,38 @@ def test_not_finite_windows_are_left_out_and_counted(value: float) -> None:
     assert windows.present["accelerometer"].tolist() == [True, False, True]
     assert windows.present["gyroscope"].all()
     assert windows.left_out == ("device 'anna': 1 window(s) of a modality hold NaN or infinite samples and were left out",)
+
+
+def test_windows_that_a_stream_covers_in_part_are_counted_by_stream() -> None:
+    """The gyroscope stops in the third of five windows, in two recordings; the skeleton starts in the second one."""
+    streams = {"accelerometer": ramp(55), "gyroscope": ramp(25), "skeleton": ramp(20, rate_hz=5.0, start_s=1.5)}
+    windows = cut(
+        recording(**streams), recording(**streams), modalities=("accelerometer", "gyroscope", "accelerometer+gyroscope", "skeleton")
+    )
+    assert windows.present["gyroscope"].tolist() == [True, True, False, False, False] * 2
+    assert windows.present["skeleton"].tolist() == [False, False, True, True, True] * 2
+    assert windows.left_out == (
+        "device 'anna': 'gyroscope' covers only a part of 2 window(s) and was left out of them",
+        "device 'anna': 'skeleton' covers only a part of 2 window(s) and was left out of them",
+    )
+
+
+def test_a_trial_that_a_stream_covers_in_part_is_counted() -> None:
+    both = recording(("walk", 0.0, 2.0), ("run", 2.0, 4.0), accelerometer=ramp(40), gyroscope=ramp(30))
+    windows = cut(both, modalities=("accelerometer", "gyroscope"), spec=TRIALS)
+    assert windows.left_out == ("device 'anna': 'gyroscope' covers only a part of 1 window(s) and was left out of them",)
+
+
+def test_a_stream_that_nobody_asked_for_and_one_that_only_touches_a_window_are_not_counted() -> None:
+    streams = {"accelerometer": ramp(40), "gyroscope": ramp(21), "skeleton": ramp(2)}  # 2.1 s: a sample in the third window
+    assert cut(recording(**streams), modalities=("accelerometer", "gyroscope")).left_out == ()
+
+
+def test_what_a_loader_left_out_is_said_once_for_each_stream_asked_for() -> None:
+    dead = {"magnetometer": "zeros only", "heart": "flat"}
+    recordings = [replace(recording(accelerometer=ramp(10)), left_out=dead), replace(recording(accelerometer=ramp(10)), left_out=dead)]
+    windows = cut(*recordings, recording(accelerometer=ramp(10)), modalities=("accelerometer", "accelerometer+magnetometer"))
+    assert windows.left_out == ("device 'anna': 'magnetometer' was left out of 2 of 3 recording(s): zeros only",)
 
 
 def test_a_window_without_any_modality_is_dropped_and_counted() -> None:
