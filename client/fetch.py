@@ -1,31 +1,32 @@
 """Fetch a data set's official archives, by download or from disk, and know each again by its SHA-256.
 
-They land in `TO/NAME/`, each as `FILE.part` until it is whole. Beside a download lies `FILE.part.version`, which holds what the server
-calls its version: a later run goes on where this one stopped if the server still has that version, and starts again if not.
+They land in `TO/NAME/`, each as `FILE.part` until `client/archives.py` finds it whole. Beside a download lies `FILE.part.version`, which
+holds what the server calls its version: a later run goes on where this one stopped if the server still has that version, and starts again
+if not. One run at a time holds `TO/NAME/.lock`.
 
 Source: RFC 9110, sections 13.1.5 (If-Range), 14.2 (Range) and 15.3.7.3 (parts are joined only if their strong validator is the same).
 Differs: a file's date counts as a strong validator without a look at the clock; these files are years old.
 """
 
+import fcntl
 import hashlib
 import re
 import shlex
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path
 
 import requests
 
+from client.archives import Fault, archive_suffix, fault_in
+from client.sources import Archive, Source
 from clmm_core.errors import DataError
 
 TO = Path("data")
 """Where the sets land unless the user says otherwise."""
 CHECKSUMS = "SHA256SUMS"
+LOCK = ".lock"
 TIMEOUT_S = (15.0, 60.0)
 """To connect, and to wait for the next piece."""
 PIECE_BYTES = 1 << 16
@@ -34,28 +35,7 @@ _CHECKSUM = re.compile(r"[0-9a-f]{64} [ *].+")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+)")
 
 Watch = Callable[[str, int, int | None], None]
-"""Is told a file's name, its bytes so far and those in all (None: nobody knows), a piece at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Archive:
-    """One official file."""
-
-    file: str
-    url: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a data set comes from, and on which terms."""
-
-    name: str
-    """As in `data.name`."""
-    page: str
-    """Where a person finds the files in a browser."""
-    archives: tuple[Archive, ...]
-    licence: str
-    citation: str
+"""Is told a file's name, its bytes so far and those in all (None: nobody knows), a piece at a time; then `NAME: checking` and the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,71 +47,27 @@ class Fetched:
     """Nothing was downloaded or copied."""
 
 
-def _uci(name: str, number: int, title: str, citation: str) -> Source:
-    return Source(
-        name=name,
-        page=f"https://archive.ics.uci.edu/dataset/{number}/{title}",
-        archives=(Archive(file=f"{title}.zip", url=f"https://archive.ics.uci.edu/static/public/{number}/{title}.zip"),),
-        licence="CC BY 4.0",
-        citation=citation,
-    )
-
-
-# fmt: off
-SOURCES = (
-    Source(name="utd-mhad", page="https://personal.utdallas.edu/~kehtar/UTD-MHAD.html", licence="none stated, free to download",
-           archives=(Archive(file="Inertial.zip", url="https://www.utdallas.edu/~kehtar/UTD-MAD/Inertial.zip"),
-                     Archive(file="Skeleton.zip", url="https://www.utdallas.edu/~kehtar/UTD-MAD/Skeleton.zip")),
-           citation="Chen, Jafari, Kehtarnavaz: UTD-MHAD: A multimodal dataset for human action recognition utilizing a depth camera and a "
-                    "wearable inertial sensor. ICIP 2015"),
-    _uci("dsads", 256, "daily+and+sports+activities",
-         "Altun, Barshan, Tunçel: Comparative study on classifying human activities with miniature inertial and magnetic sensors. "
-         "Pattern Recognition 43(10), 2010. doi:10.24432/C5C59F"),
-    _uci("hapt", 341, "smartphone+based+recognition+of+human+activities+and+postural+transitions",
-         "Reyes-Ortiz, Oneto, Samà, Parra, Anguita: Transition-aware human activity recognition using smartphones. Neurocomputing 171, "
-         "2016. doi:10.24432/C54G7M"),
-    _uci("wisdm2019", 507, "wisdm+smartphone+and+smartwatch+activity+and+biometrics+dataset",
-         "Weiss, Yoneda, Hayajneh: Smartphone and smartwatch-based biometrics using activities of daily living. IEEE Access 7, 2019. "
-         "doi:10.24432/C5HK59"),
-    # Only the corrected files: the whole article holds every trial twice, and videos. And this host: figshare.com itself answers
-    # programs with a riddle for browsers (HTTP 202).
-    Source(name="umafall", page="https://figshare.com/articles/dataset/UMA_ADL_FALL_Dataset_zip/4214283", licence="CC BY 4.0",
-           archives=(Archive(file="UMAFall_Dataset_corrected_version.zip", url="https://ndownloader.figshare.com/files/43076140"),),
-           citation="Casilari, Santoyo-Ramón, Cano-García: UMAFall: A multisensor dataset for the research on automatic fall detection. "
-                    "Procedia Computer Science 110, 2017. doi:10.6084/m9.figshare.4214283"),
-    Source(name="usc-had", page="https://sipi.usc.edu/had/", licence="none stated, free to download",
-           archives=(Archive(file="USC-HAD.zip", url="https://sipi.usc.edu/had/USC-HAD.zip"),),
-           citation="Zhang, Sawchuk: USC-HAD: A daily activity dataset for ubiquitous activity recognition using wearable sensors. "
-                    "UbiComp 2012"),
-    _uci("pamap2", 231, "pamap2+physical+activity+monitoring",
-         "Reiss, Stricker: Introducing a new benchmarked dataset for activity monitoring. ISWC 2012. doi:10.24432/C5NW2H"),
-    _uci("mhealth", 319, "mhealth+dataset",
-         "Banos, Garcia, Holgado-Terriza, Damas, Pomares, Rojas, Saez, Villalonga: mHealthDroid: a novel framework for agile development "
-         "of mobile health applications. IWAAL 2014. doi:10.24432/C5TW22"),
-)
-# fmt: on
-
-
 def fetch(source: Source, to: Path, watch: Watch) -> tuple[Fetched, ...]:
     """Return the set's archives in `to / source.name`; what is not there yet is downloaded.
 
     Raises:
-        DataError: the network or the server fails, what came is no archive, or a checksum is not the recorded one. What came so far
-            stays, and the message says how to go on.
+        DataError: the network or the server fails, what came is no whole archive of this set, a checksum is not the recorded one, or
+            another fetch of the set is going on. What can still become whole stays, and the message says how to go on.
     """
-    folder = _folder(source, to)
-    return tuple(_downloaded(source, archive, folder, watch) for archive in source.archives)
+    with _alone_in(to / source.name):
+        return tuple(_downloaded(source, archive, to / source.name, watch) for archive in source.archives)
 
 
 def copy_from(given: Path, source: Source, to: Path, watch: Watch) -> tuple[Fetched, ...]:
     """Return the archives that `given` holds (a file, or a folder with the official files), copied to `to / source.name`.
 
     Raises:
-        DataError: they are not there, are no archives, or are not those whose checksum is recorded.
+        DataError: they are not there, are no whole archives of this set, or are not those whose checksum is recorded; or another fetch
+            of the set is going on.
     """
     files = _given_files(source, given.expanduser())
-    folder = _folder(source, to)
-    return tuple(_copied(file, archive, folder, watch) for archive, file in files)
+    with _alone_in(to / source.name):
+        return tuple(_copied(file, source, archive, to / source.name, watch) for archive, file in files)
 
 
 def missing(source: Source, to: Path) -> tuple[str, ...]:
@@ -148,18 +84,30 @@ def left_by_interruption(source: Source, to: Path) -> str:
 def _downloaded(source: Source, archive: Archive, folder: Path, watch: Watch) -> Fetched:
     present = _present(archive, folder)
     if present is not None:
-        _confirmed(present, present)
+        _confirmed_present(source, present, watch)
         return Fetched(path=present, was_there=True)
     target = folder / archive.file
-    _download(source, archive, target, watch)
-    if _suffix(_part(target)) is None:  # a page that says why there is no file; nothing worth going on from
-        _drop(_part(target))
+    part = _part(target)
+    told_length = _download(source, archive, target, watch)
+    with _disk(part):
+        suffix = archive_suffix(part)
+    if suffix is None:  # a page that says why there is no file; nothing worth going on from
+        _drop(part)
         raise _failure(source, archive, target, "expected a zip archive, found something else, perhaps a page for people")
+    fault = _fault(source, part, watch)
+    if fault is not None and fault.may_end_early and not told_length:
+        raise _failure(source, archive, target, f"the download ended early, after {part.stat().st_size} bytes: {fault.reason}")
+    if fault is not None:  # the server has no more of it: kept, it would be found wrong for ever
+        _drop(part)
+        raise _failure(source, archive, target, fault.reason, left="It was removed, the same command starts again.")
     return _settled(target)
 
 
-def _download(source: Source, archive: Archive, target: Path, watch: Watch) -> None:
-    """Bring the part of `target` to its full length; it goes on from where it ends if the server still has the same version."""
+def _download(source: Source, archive: Archive, target: Path, watch: Watch) -> bool:
+    """Bring the part of `target` to its full length; it goes on from where it ends if the server still has the same version.
+
+    Returns whether the server told that length: if not, an end of the connection looks like the end of the file.
+    """
     part = _part(target)
     offset, version = _held(part)
     headers = {"Accept-Encoding": "identity"}  # lengths, offsets and the checksum are those of the file itself
@@ -175,9 +123,9 @@ def _download(source: Source, archive: Archive, target: Path, watch: Watch) -> N
             done = offset if status == RANGE_NOT_SATISFIABLE else _append(response, part, start, lambda n: watch(archive.file, n, total))
             if total is not None and done != total:
                 raise _failure(source, archive, target, f"the connection ended after {done} of {total} bytes")
-            return
+            return total is not None
         _drop(part)
-    _download(source, archive, target, watch)  # from the start: nothing is held any more
+    return _download(source, archive, target, watch)  # from the start: nothing is held any more
 
 
 def _get(url: str, headers: dict[str, str]) -> requests.Response:
@@ -217,14 +165,14 @@ def _append(response: requests.Response, part: Path, start: int, tell: Callable[
 
 
 def _pour(pieces: Iterable[bytes], part: Path, start: int, tell: Callable[[int], None]) -> int:
-    """Write `pieces` behind the first `start` bytes, and return the new length."""
+    """Write `pieces` behind the first `start` bytes, and return the file's new length."""
     done = start
     with part.open("ab" if start else "wb") as file:
         for piece in pieces:
             file.write(piece)
             done += len(piece)
             tell(done)
-    return done
+    return part.stat().st_size  # not `done`: where a file system locks nothing, another may have written too
 
 
 def _given_files(source: Source, given: Path) -> list[tuple[Archive, Path]]:
@@ -246,19 +194,20 @@ def _given_files(source: Source, given: Path) -> list[tuple[Archive, Path]]:
     )
 
 
-def _copied(given: Path, archive: Archive, folder: Path, watch: Watch) -> Fetched:
-    suffix = _suffix(given)
-    if suffix is None:
-        raise DataError(f"{given}: expected a whole zip or tar archive, found another file: download it again")
+def _copied(given: Path, source: Source, archive: Archive, folder: Path, watch: Watch) -> Fetched:
+    fault = _fault(source, given, watch)
+    if fault is not None:
+        raise DataError(f"{given}: {fault.reason}: get {archive.file} again, from {source.page}")
     present = _present(archive, folder)
     if present is not None:
-        if _sha256(given) != _confirmed(present, present):
+        if _sha256(given) != _confirmed_present(source, present, watch):
             raise DataError(
                 f"{given}: expected the same bytes as in {present}, which is there already, found others: move that file away, remove its "
                 f"line from {present.parent / CHECKSUMS}, and run the same command again"
             )
         return Fetched(path=present, was_there=True)
-    target = (folder / archive.file).with_suffix(suffix)
+    with _disk(given):
+        target = (folder / archive.file).with_suffix(archive_suffix(given) or "")
     part = _part(target)
     with _disk(part):
         if not (part.exists() and given.samefile(part)):
@@ -279,6 +228,15 @@ def _settled(target: Path) -> Fetched:
     return Fetched(path=target, was_there=False)
 
 
+def _confirmed_present(source: Source, present: Path, watch: Watch) -> str:
+    """Return the checksum of a file that is there; one that was put there by hand has to be whole first."""
+    if present.name not in _recorded(present.parent / CHECKSUMS):
+        fault = _fault(source, present, watch)
+        if fault is not None:
+            raise DataError(f"{present}: {fault.reason}: move it away and run the same command again")
+    return _confirmed(present, present)
+
+
 def _confirmed(content: Path, target: Path) -> str:
     """Return the checksum of `content`, which is or will be `target`; the first time it is recorded, later it must be the same."""
     sums = target.parent / CHECKSUMS
@@ -286,8 +244,6 @@ def _confirmed(content: Path, target: Path) -> str:
     sha256 = _sha256(content)
     expected = recorded.get(target.name)
     if expected is None:
-        if _suffix(content) is None:
-            raise DataError(f"{content}: expected a whole zip or tar archive, found another file: move it away and run the command again")
         lines = [f"{known}  {name}\n" for name, known in sorted((recorded | {target.name: sha256}).items())]
         with _disk(sums):
             _part(sums).write_text("".join(lines), encoding="utf-8")
@@ -315,16 +271,11 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _suffix(file: Path) -> str | None:
-    """Return `.zip` or `.tar` (packed or not) as the content says, None if it is no archive or not whole."""
+def _fault(source: Source, file: Path, watch: Watch) -> Fault | None:
+    """Return why the file is no whole archive of this set, None if it is."""
+    name = f"{file.name.removesuffix('.part')}: checking"
     with _disk(file):
-        with file.open("rb") as content:
-            starts_as_zip = content.read(4) == b"PK\x03\x04"
-        if starts_as_zip:
-            return ".zip" if zipfile.is_zipfile(file) else None  # its table of contents is at the end
-        with suppress(EOFError, zlib.error, LZMAError):  # what `is_tarfile` lets through of damaged files
-            return ".tar" if tarfile.is_tarfile(file) else None
-        return None
+        return fault_in(file, source.name, lambda done, total: watch(name, done, total))
 
 
 def _present(archive: Archive, folder: Path) -> Path | None:
@@ -333,11 +284,25 @@ def _present(archive: Archive, folder: Path) -> Path | None:
     return next((file for file in (target, target.with_suffix(".tar")) if file.is_file()), None)
 
 
-def _folder(source: Source, to: Path) -> Path:
-    folder = to / source.name
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make and hold the folder of a set's archives; the system lets go of it also when this process is killed.
+
+    Raises:
+        DataError: another process holds it.
+    """
     with _disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        lock = (folder / LOCK).open("w")
+    with lock:
+        with _disk(folder / LOCK):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(
+                    f"{folder}: another fetch of {folder.name} is going on: wait for its end, then run the same command again"
+                ) from error
+        yield
 
 
 def _part(target: Path) -> Path:
@@ -358,12 +323,12 @@ def _kept(part: Path) -> str:
     return f"{part} keeps {part.stat().st_size} bytes, the same command {go_on}."
 
 
-def _failure(source: Source, archive: Archive, target: Path, reason: str) -> DataError:
-    """Return what to tell when the download failed, with both ways on."""
+def _failure(source: Source, archive: Archive, target: Path, reason: str, left: str = "Nothing came.") -> DataError:
+    """Return what to tell when the download failed, with both ways on; `left` where there is no part."""
     part, to = _part(target), target.parent.parent
     options = "" if to == TO else f" --to {shlex.quote(str(to))}"
     return DataError(
-        f"{archive.url}: {reason}. {_kept(part) if part.is_file() else 'Nothing came.'} Or download {archive.file} in a browser, from "
+        f"{archive.url}: {reason}. {_kept(part) if part.is_file() else left} Or download {archive.file} in a browser, from "
         f"{source.page}, and run `clmm data fetch {source.name}{options} --from FILE`"
     )
 

@@ -9,8 +9,10 @@ from scipy.io import savemat
 from typer.testing import CliRunner
 
 from client import cli
-from client.cli import LOADERS, app, detect
-from client.fetch import CHECKSUMS, SOURCES, Fetched, Source, Watch
+from client.cli import app, detect
+from client.fetch import CHECKSUMS, Fetched, Watch
+from client.loaders import LOADERS
+from client.sources import SOURCES, Source
 from clmm_core.data.fleet import NAMES, DataConfig, open_dataset
 from clmm_core.errors import DataError
 

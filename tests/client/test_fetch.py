@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -19,29 +20,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client import fetch as module
-from client.fetch import CHECKSUMS, SOURCES, Archive, Fetched, Source, copy_from, fetch, left_by_interruption, missing
-from clmm_core.data.fleet import NAMES
+from client.fetch import CHECKSUMS, LOCK, Fetched, copy_from, fetch, left_by_interruption, missing
+from client.sources import Archive, Source
 from clmm_core.errors import DataError
 
+PROJECT = Path(__file__).parents[2]
+SITE = "https://site.example"
+"""Never asked for anything."""
 PIECE_BYTES = 16
 """Small, so that a few hundred bytes come in many pieces."""
+FILE = "data/a01/p1/s01.txt"
+"""What the loader of `dsads` looks for."""
 
 
-def zipped(seed: int, num_bytes: int = 600) -> bytes:
+def noise(seed: int, num_bytes: int = 600) -> bytes:
+    """Return bytes that cannot be packed any smaller."""
+    return hashlib.shake_256(bytes([seed])).digest(num_bytes)
+
+
+def zipped(seed: int, num_bytes: int = 600, name: str = FILE) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.txt", hashlib.shake_256(bytes([seed])).digest(num_bytes))
+        archive.writestr(name, noise(seed, num_bytes))
     return packed.getvalue()
 
 
-def tarred() -> bytes:
+def tarred(packed_by: str = "xz") -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
-        archive.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
+    with tarfile.open(fileobj=packed, mode=f"w:{packed_by}") as archive:  # type: ignore[call-overload]
+        member = tarfile.TarInfo(FILE)
+        member.size = len(noise(1))
+        archive.addfile(member, io.BytesIO(noise(1)))
     return packed.getvalue()
 
 
 OLD, NEW = zipped(1), zipped(2)
+DAMAGED = OLD[:100] + bytes([OLD[100] ^ 1]) + OLD[101:]
 
 
 @dataclass
@@ -149,6 +163,11 @@ def get(site: Site, to: Path) -> Fetched:
     return fetch(source_at(site.url), to, quiet)[0]
 
 
+def hand_over(content: bytes, folder: Path, name: str = "mine.zip") -> Fetched:
+    (folder / name).write_bytes(content)
+    return copy_from(folder / name, source_at(SITE), folder, quiet)[0]
+
+
 def interrupt(site: Site, to: Path, after: int) -> Path:
     """Fetch until the connection ends after `after` bytes, and return what is left."""
     site.breaks_after = after
@@ -159,7 +178,7 @@ def interrupt(site: Site, to: Path, after: int) -> Path:
 
 
 def names_in(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
+    return sorted(file.name for file in folder.iterdir() if file.name != LOCK)
 
 
 def test_a_download_is_whole_and_its_checksum_recorded(site: Site, tmp_path: Path) -> None:
@@ -169,8 +188,8 @@ def test_a_download_is_whole_and_its_checksum_recorded(site: Site, tmp_path: Pat
     assert fetched.path.read_bytes() == OLD
     assert names_in(tmp_path / "dsads") == [CHECKSUMS, "set.zip"]
     assert (tmp_path / "dsads" / CHECKSUMS).read_text() == f"{hashlib.sha256(OLD).hexdigest()}  set.zip\n"
-    assert [done for _, done, _ in seen] == [*range(PIECE_BYTES, len(OLD), PIECE_BYTES), len(OLD)]
-    assert {(file, total) for file, _, total in seen} == {("set.zip", len(OLD))}
+    assert [done for file, done, _ in seen if file == "set.zip"] == [*range(PIECE_BYTES, len(OLD), PIECE_BYTES), len(OLD)]
+    assert {(file, total) for file, _, total in seen} == {("set.zip", len(OLD)), ("set.zip: checking", len(OLD))}
     assert missing(source_at(site.url), tmp_path) == ()
 
 
@@ -188,9 +207,9 @@ def test_what_is_there_is_checked_and_not_fetched_again(site: Site, tmp_path: Pa
 
 def test_a_server_that_does_not_say_the_length_will_do(site: Site, tmp_path: Path) -> None:
     site.says_length = False
-    totals = set()
-    (fetched,) = fetch(source_at(site.url), tmp_path, lambda file, done, total: totals.add(total))
-    assert (fetched.path.read_bytes(), totals) == (OLD, {None})
+    totals = {}
+    (fetched,) = fetch(source_at(site.url), tmp_path, lambda file, done, total: totals.update({file: total}))
+    assert (fetched.path.read_bytes(), totals) == (OLD, {"set.zip": None, "set.zip: checking": len(OLD)})
 
 
 manners = st.fixed_dictionaries(
@@ -293,9 +312,9 @@ def test_a_part_that_starts_elsewhere_is_not_taken(site: Site, tmp_path: Path, s
 def test_a_part_that_was_whole_is_only_renamed(site: Site, tmp_path: Path) -> None:
     part = interrupt(site, tmp_path, after=100)
     part.write_bytes(OLD)
-    seen: list[int] = []
-    (fetched,) = fetch(source_at(site.url), tmp_path, lambda file, done, total: seen.append(done))
-    assert (fetched.path.read_bytes(), seen) == (OLD, [])
+    seen = set()
+    (fetched,) = fetch(source_at(site.url), tmp_path, lambda file, done, total: seen.add(file))
+    assert (fetched.path.read_bytes(), seen) == (OLD, {"set.zip: checking"})
     assert site.ranges == [None, f"bytes={len(OLD)}-"]
 
 
@@ -325,12 +344,68 @@ def test_a_broken_connection_says_how_to_go_on(site: Site, tmp_path: Path) -> No
     )
 
 
-def test_a_connection_that_ends_without_a_promise_is_no_archive(site: Site, tmp_path: Path) -> None:
-    site.says_length, site.breaks_after = False, 100
-    with pytest.raises(DataError, match="expected a zip archive"):
+@pytest.mark.parametrize("content", [OLD, tarred("bz2"), tarred("xz"), tarred("gz"), tarred("")])
+def test_a_connection_that_ends_without_a_promise_goes_on(site: Site, tmp_path: Path, content: bytes) -> None:
+    site.content, site.says_length, site.breaks_after = content, False, 600
+    with pytest.raises(
+        DataError, match=r"ended early, after 600 bytes.*set\.zip\.part keeps 600 bytes, the same command goes on from there"
+    ):
+        get(site, tmp_path)
+    site.breaks_after = None
+    assert get(site, tmp_path).path.read_bytes() == content
+    assert site.ranges == [None, "bytes=600-"]
+
+
+def test_a_connection_that_ends_without_a_promise_starts_again_if_the_version_is_unknown(site: Site, tmp_path: Path) -> None:
+    site.says_length, site.breaks_after, site.etag = False, 100, ""
+    with pytest.raises(DataError, match=r"ended early, after 100 bytes.*set\.zip\.part keeps 100 bytes, the same command starts again"):
         get(site, tmp_path)
     site.breaks_after = None
     assert get(site, tmp_path).path.read_bytes() == OLD
+
+
+def test_an_early_end_is_told_from_a_file_that_changed(site: Site, tmp_path: Path) -> None:
+    """A checksum was recorded, but half a file is no reason to doubt it."""
+    get(site, tmp_path).path.unlink()
+    site.says_length, site.breaks_after = False, 100
+    with pytest.raises(DataError, match="ended early, after 100 bytes"):
+        get(site, tmp_path)
+    site.breaks_after = None
+    assert get(site, tmp_path).path.read_bytes() == OLD
+
+
+def test_a_damaged_file_is_not_taken_for_an_early_end_for_ever(site: Site, tmp_path: Path) -> None:
+    site.content, site.says_length = DAMAGED, False
+    with pytest.raises(DataError, match="ended early"):
+        get(site, tmp_path)
+    with pytest.raises(DataError, match=r"damaged.*It was removed, the same command starts again"):  # now its length is known
+        get(site, tmp_path)
+    site.content = OLD
+    assert get(site, tmp_path).path.read_bytes() == OLD
+    assert site.ranges == [None, f"bytes={len(DAMAGED)}-", None]
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_the_archive_of_another_set_is_removed(site: Site, tmp_path: Path, says_length: bool) -> None:
+    site.content, site.says_length = zipped(1, name="mHealth_subject1.log"), says_length
+    with pytest.raises(
+        DataError, match=r"set\.zip: expected files of dsads .*found none.*It was removed, the same command starts again\. Or"
+    ):
+        get(site, tmp_path)
+    assert names_in(tmp_path / "dsads") == []
+
+
+@pytest.mark.parametrize("content", [DAMAGED, OLD[:-30]])
+def test_a_damaged_file_is_removed_and_not_recorded(site: Site, tmp_path: Path, content: bytes) -> None:
+    site.content = content
+    with pytest.raises(
+        DataError, match=r"set\.zip: expected a whole zip or tar archive, found one that is damaged.*It was removed, the same"
+    ):
+        get(site, tmp_path)
+    assert names_in(tmp_path / "dsads") == []
+    site.content = OLD
+    assert get(site, tmp_path).path.read_bytes() == OLD
+    assert site.ranges == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -352,8 +427,9 @@ def test_a_failing_server_does_not_cost_what_is_here(site: Site, tmp_path: Path)
     assert part.read_bytes() == held
 
 
-def test_a_page_in_place_of_the_file_is_refused(site: Site, tmp_path: Path) -> None:
-    site.content = b"<html>Please log in</html>"
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_page_in_place_of_the_file_is_refused(site: Site, tmp_path: Path, says_length: bool) -> None:
+    site.content, site.says_length = b"<html>Please log in</html>", says_length
     with pytest.raises(DataError, match=r"set\.zip: expected a zip archive, found something else.*Nothing came"):
         get(site, tmp_path)
     assert names_in(tmp_path / "dsads") == []
@@ -365,7 +441,7 @@ def test_offline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     with pytest.raises(DataError, match=r"https://site\.example/set\.zip: .*Name or service not known.*Or download set\.zip in a browser"):
-        fetch(source_at("https://site.example"), tmp_path, quiet)
+        fetch(source_at(SITE), tmp_path, quiet)
 
 
 def test_nobody_listening_says_so(tmp_path: Path) -> None:
@@ -419,12 +495,18 @@ def test_a_checksum_file_we_cannot_read_is_named(site: Site, tmp_path: Path) -> 
         get(site, tmp_path)
 
 
-def test_a_file_put_there_by_hand_counts_if_it_is_an_archive(site: Site, tmp_path: Path) -> None:
+def test_a_file_put_there_by_hand_counts_if_it_is_the_archive(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "dsads" / "set.zip"
     path.parent.mkdir()
-    path.write_bytes(b"<html>")
-    with pytest.raises(DataError, match=r"set\.zip: expected a whole zip or tar archive"):
-        get(site, tmp_path)
+    for content, said in (
+        (b"<html>", "expected a whole zip or tar archive, found another file"),
+        (DAMAGED, "expected a whole zip or tar archive, found one that is damaged"),
+        (zipped(1, name="a.txt"), "expected files of dsads"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"set\.zip: {said}.*: move it away and run the same command again"):
+            get(site, tmp_path)
+        assert (names_in(path.parent), path.read_bytes()) == (["set.zip"], content)
     path.write_bytes(OLD)
     assert get(site, tmp_path).was_there
     assert site.ranges == []
@@ -459,6 +541,72 @@ def test_after_ctrl_c_it_goes_on(site: Site, tmp_path: Path) -> None:
     assert site.ranges == [None, "bytes=112-"]
 
 
+def test_of_two_fetches_at_once_the_second_is_refused(site: Site, tmp_path: Path) -> None:
+    source = source_at(site.url)
+    (tmp_path / "mine.zip").write_bytes(NEW)
+    refused = []
+
+    def second(*_: object) -> None:
+        for again in (lambda: fetch(source, tmp_path, quiet), lambda: copy_from(tmp_path / "mine.zip", source, tmp_path, quiet)):
+            with pytest.raises(DataError) as caught:
+                again()
+            refused.append(str(caught.value))
+
+    (fetched,) = fetch(source, tmp_path, second)
+    assert set(refused) == {f"{tmp_path / 'dsads'}: another fetch of dsads is going on: wait for its end, then run the same command again"}
+    assert fetched.path.read_bytes() == OLD
+    assert site.ranges == [None]
+    assert get(site, tmp_path).was_there
+
+
+def test_another_set_can_be_fetched_meanwhile(site: Site, tmp_path: Path) -> None:
+    other = replace(source_at(site.url), name="mhealth")
+    (tmp_path / "other.zip").write_bytes(zipped(3, name="mHealth_subject1.log"))
+    fetch(source_at(site.url), tmp_path, lambda *_: copy_from(tmp_path / "other.zip", other, tmp_path, quiet))
+    assert missing(other, tmp_path) == missing(source_at(site.url), tmp_path) == ()
+
+
+def test_a_killed_fetch_holds_nobody_up_and_goes_on(site: Site, tmp_path: Path) -> None:
+    site.content = zipped(1, num_bytes=100_000)
+    until_half = (
+        "import sys, time\n"
+        "from client import fetch as module\n"
+        "module.PIECE_BYTES = 1000\n"
+        f"source = module.{source_at(site.url)!r}\n".replace("(Archive(", "(module.Archive(")
+        + "def watch(file, done, total):\n"
+        "    if done > 50_000:\n"
+        "        print('half', flush=True)\n"
+        "        time.sleep(600)\n"
+        f"module.fetch(source, module.Path({str(tmp_path)!r}), watch)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", until_half], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "half\n"
+            with pytest.raises(DataError, match="another fetch of dsads is going on"):
+                get(site, tmp_path)
+        finally:
+            first.kill()
+    held = (tmp_path / "dsads" / "set.zip.part").stat().st_size
+    assert 0 < held <= 51_000
+    assert get(site, tmp_path).path.read_bytes() == site.content
+    assert site.ranges == [None, f"bytes={held}-"]
+
+
+def test_the_length_is_that_of_the_file_whoever_wrote_to_it(site: Site, tmp_path: Path) -> None:
+    """Some network file systems lock nothing."""
+    part = interrupt(site, tmp_path, after=100)
+
+    def somebody_else(file: str, done: int, total: int | None) -> None:
+        if done < 200:
+            with part.open("ab") as file_of_both:
+                file_of_both.write(b"theirs")
+
+    with pytest.raises(DataError, match=rf"the connection ended after {len(OLD) + 36} of {len(OLD)} bytes"):
+        fetch(source_at(site.url), tmp_path, somebody_else)
+    assert get(site, tmp_path).path.read_bytes() == OLD
+
+
 @pytest.mark.parametrize(("content", "name"), [(OLD, "set.zip"), (tarred(), "set.tar")])
 def test_a_single_archive_may_have_any_name(site: Site, tmp_path: Path, content: bytes, name: str) -> None:
     mine = tmp_path / "Download (1)"
@@ -470,59 +618,17 @@ def test_a_single_archive_may_have_any_name(site: Site, tmp_path: Path, content:
     assert copied.path.read_bytes() == mine.read_bytes() == content
     assert (tmp_path / "dsads" / CHECKSUMS).read_text() == f"{hashlib.sha256(content).hexdigest()}  {name}\n"
     assert seen[-1] == ("Download (1)", len(content), len(content))
+    assert {(file, total) for file, _, total in seen} == {("Download (1): checking", len(content)), ("Download (1)", len(content))}
     assert copy_from(mine, source, tmp_path, quiet) == fetch(source, tmp_path, quiet) == (replace(copied, was_there=True),)
     assert site.ranges == []
-
-
-def test_a_set_of_two_files_comes_from_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "a.zip").write_bytes(OLD)
-    source = source_at("", "a.zip", "b.zip")
-    with pytest.raises(DataError, match=r"mine: expected a\.zip and b\.zip in this folder, found no b\.zip: give the file itself"):
-        copy_from(tmp_path / "mine", source, tmp_path, quiet)
-    assert not (tmp_path / "dsads").exists()
-    (tmp_path / "mine" / "b.zip").write_bytes(NEW)
-    copied = copy_from(tmp_path / "mine", source, tmp_path, quiet)
-    assert [(each.path.name, each.path.read_bytes()) for each in copied] == [("a.zip", OLD), ("b.zip", NEW)]
-
-
-def test_a_set_of_two_files_comes_one_by_one_by_their_names(tmp_path: Path) -> None:
-    source = source_at("", "a.zip", "b.zip")
-    (tmp_path / "b.zip").write_bytes(NEW)
-    (tmp_path / "other.zip").write_bytes(OLD)
-    copy_from(tmp_path / "b.zip", source, tmp_path, quiet)
-    assert missing(source, tmp_path) == ("a.zip",)
-    with pytest.raises(DataError, match=r"other\.zip: expected a\.zip or b\.zip, found another name"):
-        copy_from(tmp_path / "other.zip", source, tmp_path, quiet)
-
-
-def test_other_bytes_than_those_there_are_refused(tmp_path: Path) -> None:
-    source = source_at("")
-    for name, content in (("old.zip", OLD), ("new.zip", NEW)):
-        (tmp_path / name).write_bytes(content)
-    (first,) = copy_from(tmp_path / "old.zip", source, tmp_path, quiet)
-    with pytest.raises(DataError, match=r"new\.zip: expected the same bytes as in .*set\.zip, which is there already"):
-        copy_from(tmp_path / "new.zip", source, tmp_path, quiet)
-    assert first.path.read_bytes() == OLD
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", OLD[:-30], tarred()[:20], b"\x1f\x8b", b"BZh9"])
-def test_what_is_no_whole_archive_is_not_copied(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "mine.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"mine\.zip: expected a whole zip or tar archive"):
-        copy_from(tmp_path / "mine.zip", source_at(""), tmp_path, quiet)
-
-
-def test_nothing_to_copy_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: expected set\.zip, or the folder it is in, found nothing there"):
-        copy_from(tmp_path / "nowhere", source_at(""), tmp_path, quiet)
 
 
 def test_a_copy_replaces_half_a_download(site: Site, tmp_path: Path) -> None:
     """And if the copy is interrupted too, the next download must not take it for its own half."""
 
-    def ctrl_c(*_: object) -> None:
-        raise KeyboardInterrupt
+    def ctrl_c(file: str, *_: object) -> None:
+        if file == "mine.zip":  # copied, no longer checked
+            raise KeyboardInterrupt
 
     part = interrupt(site, tmp_path, after=100)
     (tmp_path / "mine.zip").write_bytes(NEW)
@@ -541,15 +647,56 @@ def test_the_part_itself_can_be_given(site: Site, tmp_path: Path) -> None:
     assert names_in(tmp_path / "dsads") == [CHECKSUMS, "set.zip"]
 
 
-def test_every_source_is_a_data_set_of_ours_with_secure_addresses() -> None:
-    names = [source.name for source in SOURCES]
-    assert len(names) == len(set(names))
-    assert set(names) < set(NAMES)
-    for source in SOURCES:
-        assert source.page.startswith("https://")
-        assert source.licence
-        assert source.citation
-        for archive in source.archives:
-            assert archive.url.startswith("https://")
-            assert archive.file.endswith(".zip")
-            assert Path(archive.file).name == archive.file
+def test_a_set_of_two_files_comes_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.zip").write_bytes(OLD)
+    source = source_at(SITE, "a.zip", "b.zip")
+    with pytest.raises(DataError, match=r"mine: expected a\.zip and b\.zip in this folder, found no b\.zip: give the file itself"):
+        copy_from(tmp_path / "mine", source, tmp_path, quiet)
+    assert not (tmp_path / "dsads").exists()
+    (tmp_path / "mine" / "b.zip").write_bytes(NEW)
+    both = copy_from(tmp_path / "mine", source, tmp_path, quiet)
+    assert [(each.path.name, each.path.read_bytes()) for each in both] == [("a.zip", OLD), ("b.zip", NEW)]
+
+
+def test_a_set_of_two_files_comes_one_by_one_by_their_names(tmp_path: Path) -> None:
+    source = source_at(SITE, "a.zip", "b.zip")
+    (tmp_path / "b.zip").write_bytes(NEW)
+    (tmp_path / "other.zip").write_bytes(OLD)
+    copy_from(tmp_path / "b.zip", source, tmp_path, quiet)
+    assert missing(source, tmp_path) == ("a.zip",)
+    with pytest.raises(DataError, match=r"other\.zip: expected a\.zip or b\.zip, found another name"):
+        copy_from(tmp_path / "other.zip", source, tmp_path, quiet)
+
+
+def test_other_bytes_than_those_there_are_refused(tmp_path: Path) -> None:
+    first = hand_over(OLD, tmp_path)
+    with pytest.raises(DataError, match=r"new\.zip: expected the same bytes as in .*set\.zip, which is there already"):
+        hand_over(NEW, tmp_path, "new.zip")
+    assert first.path.read_bytes() == OLD
+
+
+def test_nothing_to_copy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: expected set\.zip, or the folder it is in, found nothing there"):
+        copy_from(tmp_path / "nowhere", source_at(SITE), tmp_path, quiet)
+
+
+def test_what_is_wrong_and_what_to_do_is_said_and_nothing_recorded(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        hand_over(DAMAGED, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'mine.zip'}: expected a whole zip or tar archive, found one that is damaged or ends early "
+        "(Bad CRC-32 for file 'data/a01/p1/s01.txt'): get set.zip again, from https://page.example"
+    )
+    assert not (tmp_path / "dsads" / CHECKSUMS).exists()
+    assert missing(source_at(SITE), tmp_path) == ("set.zip",)
+
+
+def test_what_is_refused_costs_no_half_download(tmp_path: Path) -> None:
+    half = tmp_path / "dsads" / "set.zip.part"
+    half.parent.mkdir()
+    half.write_bytes(NEW[:100])
+    for content in (DAMAGED, OLD[:-30], zipped(1, name="a.txt"), b"<html>"):
+        with pytest.raises(DataError):
+            hand_over(content, tmp_path)
+        assert half.read_bytes() == NEW[:100]
