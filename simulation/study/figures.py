@@ -1,6 +1,7 @@
 """The figures of a study, each a function of its outcomes that returns one `<svg>` element, or None where there is nothing to show."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from textwrap import wrap
 from typing import Any
@@ -25,7 +26,7 @@ from clmm_core.report.drawing import (
 )
 from clmm_core.report.lines import percent
 from clmm_core.report.plots import MAX_BARS as MAX_SUBJECTS
-from simulation.study.outcomes import Outcome, by_subject, interval, of
+from simulation.study.outcomes import Outcome, by_subject, interval, mean_by_subject, of
 from simulation.study.plan import Study
 
 MAX_PANELS = 6
@@ -39,6 +40,7 @@ LINE_IN = 0.18
 """Height of a line of the legend, in inches."""
 TITLES = {
     "subjects": "Accuracy of each subject",
+    "gains": "What personalisation gains each subject",
     "settings": "Accuracy over the settings",
     "curve": "Validation accuracy over the rounds of stage two",
 }
@@ -46,7 +48,7 @@ TITLES = {
 
 def study_figures(study: Study, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Return the figures that the study asks for and its outcomes can fill, by their name in `TITLES`."""
-    draw: dict[str, Callable[[Study, Sequence[Outcome]], str | None]] = {"subjects": subjects_figure}
+    draw: dict[str, Callable[[Study, Sequence[Outcome]], str | None]] = {"subjects": subjects_figure, "gains": gains_figure}
     draw |= {"settings": {"settings": settings_figure}, "curve": {"curve": curve_figure}, "none": {}}[study.figure]
     drawn = {name: figure(study, outcomes) for name, figure in draw.items()}
     return {name: svg for name, svg in drawn.items() if svg is not None}
@@ -58,6 +60,10 @@ def caption(study: Study, name: str) -> str:
     match name:
         case "subjects":
             return f"A dot is a method’s accuracy, mean over the runs that tested the subject. Worst with {study.reference} first.{more}"
+        case "gains":
+            return (
+                f"A dot is a method’s gain, mean over the runs that tested the subject. Who gains least with {study.reference} first.{more}"
+            )
         case "settings":
             return "Mean over subjects, with its 95 % interval by Student’s t over subjects. Places within a setting mean nothing."
         case _:
@@ -66,46 +72,85 @@ def caption(study: Study, name: str) -> str:
 
 def subjects_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
     """Draw a row a subject and a dot a method, the worst subject at the top, a panel a setting; None without outcomes."""
+    dots = _dots(study, outcomes, by_subject, "accuracy, %")
+    if dots is None:
+        return None
+    for axes in dots.panels:
+        axes.set_xlim(max(0.0, 10 * (min(90.0, dots.lowest) // 10)), 100)
+    return _svg(dots.figure, "subjects", f"Accuracy of {dots.in_words(study)}.")
+
+
+def gains_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
+    """Draw what personalisation gains each subject, the one it gains least at the top; None where nobody was personalised."""
+    personalised = [outcome for outcome in outcomes if outcome.gain]
+    dots = _dots(study, personalised, _gains, "percentage points gained")
+    if dots is None:
+        return None
+    for axes in dots.panels:
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_xlim(5 * (min(0.0, dots.lowest) // 5), -5 * (-max(5.0, dots.highest) // 5))
+    return _svg(dots.figure, "gains", f"Points gained by {dots.in_words(study)}.")
+
+
+def _gains(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    return mean_by_subject(outcome.gain for outcome in outcomes)
+
+
+@dataclass(frozen=True)
+class _Dots:
+    """A drawing of a row a subject, before its limits are set."""
+
+    figure: Drawing
+    panels: Sequence[Axes]
+    everybody: Mapping[str, float]
+    """Each subject's share, mean over all methods, in the order of the rows."""
+    lowest: float
+    highest: float
+
+    def in_words(self, study: Study) -> str:
+        """Return who is shown, from the first row to the last."""
+        (worst, low), *_, (best, high) = *self.everybody.items(), *self.everybody.items()
+        whole = f"{len(self.everybody)} subjects with {len(study.methods)} methods"
+        return f"{whole}, from {worst} with {percent(low)} to {best} with {percent(high)} over all methods"
+
+
+def _dots(
+    study: Study, outcomes: Sequence[Outcome], share_of: Callable[[Sequence[Outcome]], dict[str, float]], x_label: str
+) -> _Dots | None:
+    """Draw a row a subject and a dot a method at its share, in percent, the lowest with the reference at the top, a panel a setting."""
     shown = _panels(study, [outcome.cell.setting for outcome in outcomes])
     outcomes = [outcome for outcome in outcomes if outcome.cell.setting in shown]
     if not outcomes:
         return None
-    everybody = by_subject(outcomes)
-    with_reference = by_subject([outcome for outcome in outcomes if outcome.cell.method == study.reference])
+    everybody = share_of(outcomes)
+    with_reference = share_of([outcome for outcome in outcomes if outcome.cell.method == study.reference])
     subjects = sorted(everybody, key=lambda name: (with_reference.get(name, everybody[name]), name))[:MAX_SUBJECTS]
     places = {name: place for place, name in enumerate(subjects)}
     step = 0.1 if len(study.methods) <= 4 else 0.64 / (len(study.methods) - 1)
     row_in = 0.24 if len(study.methods) <= 8 else 0.3
     figure, panels = _grid(len(shown), panel_in=5.2 if len(shown) == 1 else 2.75, height_in=row_in * len(subjects) + 0.7)
-    lowest = 90.0
+    drawn = []
     for axes, setting in zip(panels, shown, strict=True):
-        dress(axes, x_label="accuracy, %", grid="x")
+        dress(axes, x_label=x_label, grid="x")
         _title(axes, setting)
         for place in range(0, len(subjects), 2):
             axes.axhspan(place - 0.5, place + 0.5, color=GRID, alpha=0.35, linewidth=0)
         for i, method in enumerate(study.methods):
-            accuracies = {name: 100 * value for name, value in by_subject(of(outcomes, setting, method)).items() if name in places}
-            if not accuracies:  # an empty line that is not clipped leaves matplotlib no room for the axes
+            shares = {name: 100 * value for name, value in share_of(of(outcomes, setting, method)).items() if name in places}
+            if not shares:  # an empty line that is not clipped leaves matplotlib no room for the axes
                 continue
             offset = step * (i - (len(study.methods) - 1) / 2)
-            rows = [places[name] + offset for name in accuracies]
-            axes.plot(list(accuracies.values()), rows, linestyle="", **_mark(study, method), clip_on=False)
-            lowest = min([lowest, *accuracies.values()])
+            rows = [places[name] + offset for name in shares]
+            axes.plot(list(shares.values()), rows, linestyle="", **_mark(study, method), clip_on=False)
+            drawn += shares.values()
         axes.set_ylim(len(subjects) - 0.5, -0.5)
         name_ticks(axes, "y", [label_text(name) for name in subjects])
         axes.xaxis.set_major_locator(_round_numbers())
     for axes in panels:
-        axes.set_xlim(max(0.0, 10 * (lowest // 10)), 100)
         axes.label_outer()
         axes.tick_params(labelbottom=True)
     _legend(figure, study, outcomes)
-    worst, best = subjects[0], subjects[-1]
-    return _svg(
-        figure,
-        "subjects",
-        f"Accuracy of {len(subjects)} subjects with {len(study.methods)} methods, from {worst} with {percent(everybody[worst])} "
-        f"to {best} with {percent(everybody[best])} over all methods.",
-    )
+    return _Dots(figure, panels, {name: everybody[name] for name in subjects}, min(drawn), max(drawn))
 
 
 def settings_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:

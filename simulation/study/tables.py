@@ -62,7 +62,7 @@ def columns_in_words(study: Study, tables: Sequence[Table]) -> dict[str, str]:
         "over subjects, with the wider of the 95 % intervals (Student's t) over subjects and over runs",
         "better for": f"subjects for whom {study.reference} has the higher accuracy",
         "personalised": "percentage points won by fine-tuning on a few labels of the subject, with the 95 % interval over subjects",
-        "hurt": "subjects who lost accuracy by that",
+        "hurt": "subjects who lost accuracy by that, and how many percentage points",
         "rounds to 90 %": "rounds of stage two, and of self-training, until validation accuracy first reaches 90 % of what it ends at",
         "with stage one": "those rounds and the ones of stage one before them",
         "parameters": "numbers in the model; for trees, their nodes",
@@ -116,11 +116,13 @@ def _against(reference: Sequence[Outcome], rows: Sequence[Outcome]) -> list[str]
 
 
 def _personalised(rows: Sequence[Outcome]) -> list[str]:
-    """Return the mean gain over subjects with its interval, and how many subjects lost."""
-    gains = list(mean_by_subject(row.gain for row in rows).values())
+    """Return the mean gain over subjects with its interval, and how many subjects lost, with their names, the one that lost most first."""
+    gains = mean_by_subject(row.gain for row in rows)
     if not gains:
         return [NOTHING, NOTHING]
-    return [_points(interval(gains)), f"{sum(gain < 0 for gain in gains)} of {len(gains)}"]
+    hurt = sorted((name for name in gains if gains[name] < 0), key=lambda name: (gains[name], name))
+    names = ": " + ", ".join(f"{name} ({100 * gains[name]:.1f})" for name in hurt) if hurt else ""
+    return [_points(interval(list(gains.values()))), f"{len(hurt)} of {len(gains)}{names}"]
 
 
 def _rounds(rows: Sequence[Outcome]) -> list[str]:

@@ -13,6 +13,7 @@ from simulation.study.figures import (
     TITLES,
     caption,
     curve_figure,
+    gains_figure,
     settings_figure,
     study_figures,
     subjects_figure,
@@ -83,6 +84,19 @@ def test_a_dot_is_where_its_accuracy_is_and_the_worst_subject_at_the_top(outcome
     assert a[0] - c[0] == pytest.approx(2 * (c[0] - b[0]), rel=1e-4)
 
 
+def test_a_gain_is_where_it_is_and_who_gains_least_at_the_top(outcome: Made):
+    """-10, 20 and (mean of two runs) 5 points; a run without personalisation says nothing."""
+    gains = [{"A": -0.1, "B": 0.2}, {"C": 0.0}]
+    runs = [outcome(dict.fromkeys(gain, 0.5), method="ours", gain=gain) for gain in gains]
+    runs += [outcome({"C": 0.5}, method="ours", gain={"C": 0.1}, seed=1), outcome({"D": 0.5}, method="ours")]
+    svg = gains_figure(study_of(), runs)
+    assert [text for text in texts(svg) if text in ("A", "B", "C", "D")] == ["A", "C", "B"]
+    (a, b, c), _legend = marks(svg)[:3], marks(svg)[3:]
+    assert a[1] < c[1] < b[1]
+    assert b[0] - c[0] == pytest.approx(c[0] - a[0], rel=1e-4)
+    assert gains_figure(study_of(), [outcome({"D": 0.5}, method="ours")]) is None
+
+
 def test_subjects_are_sorted_by_the_reference_and_else_by_all(outcome: Made):
     study = study_of(methods=("ours", "theirs"))
     theirs = outcome({"A": 0.1, "B": 0.2, "C": 0.9}, method="theirs")
@@ -130,7 +144,8 @@ def test_what_cannot_be_drawn_is_no_figure(fake, outcome: Made):
 
 
 @pytest.mark.parametrize(
-    ("figure", "names"), [("none", ["subjects"]), ("settings", ["subjects", "settings"]), ("curve", ["subjects", "curve"])]
+    ("figure", "names"),
+    [("none", ["subjects", "gains"]), ("settings", ["subjects", "gains", "settings"]), ("curve", ["subjects", "gains", "curve"])],
 )
 def test_a_study_gets_the_figures_it_asks_for(fake, figure: str, names: list[str]):
     study, outcomes = fake(settings=("few", "all"), figure=figure)

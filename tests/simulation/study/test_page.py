@@ -115,7 +115,7 @@ def test_it_can_be_read_without_seeing_it(fake):
     assert len(page.all("h1")) == 1
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert len(page.all("svg")) == 2
+    assert len(page.all("svg")) == 3
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
     assert len(page.all("caption")) == len(page.all("table")) == 2
     assert all("scope" in th for th in page.all("th"))

@@ -36,7 +36,7 @@ def test_every_figure_of_a_table_by_hand(outcomes: list[Outcome]):
     # Means of 70 and 40 %, their deviation 15 * sqrt(2); gains +10, -20 and 0 with the interval -3.3 ± 4.3027 * 15.275 / sqrt(3).
     assert table.rows[0] == (
         *("ours", "55.0 ± 21.2", "50.0 ± 21.2", "40.0", "", ""),
-        *("-3.3 (-41.3 to +34.6)", "1 of 3", "2.0 of 3", "7.0", "218,010", "30 s"),
+        *("-3.3 (-41.3 to +34.6)", "1 of 3: S2 (-20.0)", "2.0 of 3", "7.0", "218,010", "30 s"),
     )
     # One run: no deviation. +30 and -10 points on S1 and S2, who both have; S3 is not in it. 10 ± 12.706 * 20.
     assert table.rows[1] == (
