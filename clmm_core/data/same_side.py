@@ -17,6 +17,8 @@ STILL = 0.5
 """Deviation of the acceleration within a window, in m/s^2, up to which somebody is at rest."""
 TILTED = 0.7
 """Share of gravity along the axis it has while walking, below which the sensor is tilted: about 45 degrees."""
+SIGNS = {ACCELEROMETER: 1, GYROSCOPE: -1}
+"""Of the axes in the mirror's plane; the one across it has the other sign."""
 LEAN = 1.0
 """Mean gravity across that axis, in m/s^2, from which on its sign is believed."""
 
@@ -29,23 +31,22 @@ def same_side(windows: DeviceWindows) -> DeviceWindows:
     accelerometer = windows.streams.get(ACCELEROMETER)
     if accelerometer is None or accelerometer.shape[1] != AXES:
         return windows
-    signs = {ACCELEROMETER: 1, GYROSCOPE: -1}
-    streams = {name: values.copy() if name in signs else values for name, values in windows.streams.items()}
-    owned, mirrored = windows.present[ACCELEROMETER], []
-    for recording in np.unique(windows.recordings):
+    streams = {name: values.copy() if name in SIGNS else values for name, values in windows.streams.items()}
+    owned, recordings, num_mirrored = windows.present[ACCELEROMETER], np.unique(windows.recordings), 0
+    for recording in recordings:
         rows = np.flatnonzero(windows.recordings == recording)
         across = _mirrored_axis(accelerometer[rows[owned[rows]]])
         if across is None:
             continue
-        mirrored.append(recording)
-        for name in signs.keys() & streams.keys():
+        num_mirrored += 1
+        for name in SIGNS.keys() & streams.keys():
             if streams[name].shape[1] == AXES:
-                turned = np.full((AXES, 1), signs[name], np.float32)
-                turned[across] *= -1
-                streams[name][rows] *= turned
-    if not mirrored:
+                mirror = np.full((AXES, 1), SIGNS[name], np.float32)
+                mirror[across] *= -1
+                streams[name][rows] *= mirror
+    if not num_mirrored:
         return windows
-    said = f"{len(mirrored)} of {len(np.unique(windows.recordings))} recordings of '{windows.device}' are mirrored: worn on the other side"
+    said = f"{num_mirrored} of {len(recordings)} recordings of '{windows.device}' are mirrored: worn on the other side"
     return replace(windows, streams=streams, left_out=(*windows.left_out, said))
 
 

@@ -18,10 +18,11 @@ from clmm_core.seeds import derive_seed
 from clmm_core.training.cohort import DIVERGED, training_rows
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
+from clmm_core.training.job import Job, Mean
 from clmm_core.training.lessons import Lesson, TrainTask, lesson_of, stage_of, trained_together, whole_windows
 from clmm_core.training.predict_together import predict_together
 from clmm_core.training.tasks import EvaluateTask, SelftrainTask
-from clmm_core.training.together import Job, Mean, train_together
+from clmm_core.training.together import train_together
 
 Question = tuple[TrainTask, Arrays]
 

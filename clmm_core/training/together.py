@@ -8,7 +8,6 @@ J = devices trained together, B = batch, N = numbers that learn, U = different s
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,12 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, part_of
-from clmm_core.federated.weighted_sum import Weights
 from clmm_core.models.clmm import Clmm
-from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors, batches_of
 from clmm_core.training.draws import Draws, KeyedDraws
-from clmm_core.training.finetune import FinetuneConfig, finetune_loss, finetuned_parameters, no_labels
+from clmm_core.training.finetune import finetune_loss, finetuned_parameters, no_labels
+from clmm_core.training.job import Job, Mean, StageConfig
 from clmm_core.training.pretrain import (
     SMALLEST_BATCH,
     PretrainConfig,
@@ -38,46 +36,12 @@ from clmm_core.training.pretrain import (
 from clmm_core.training.stackable import stackable
 from clmm_core.training.stacked_windows import distinct, forget_windows, upload
 
-StageConfig = PretrainConfig | FinetuneConfig
 MAX_STACKED = 256
 """Devices in one stack: bounds the memory."""
 MAX_KEPT = 64
 """Programs that are kept for the next round."""
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Of AdamW, as `torch.optim.AdamW` has them."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """One device's training in one round."""
-
-    model: ModelConfig
-    config: StageConfig
-    arrays: Arrays
-    """The global model it starts from; jobs that start from the same one share it."""
-    windows: DeviceTensors
-    """All that it may learn from; jobs of one device share it from round to round."""
-    rows: Tensor
-    """`[rows]` int64, the windows it learns from."""
-    classes: Tensor
-    """`[rows]` int64, what they show; -1 in stage one."""
-    key: int
-    """All its random numbers follow from it."""
-    host: int
-    """Jobs of one host are folded into one mean."""
-    weights: Weights
-    """How much it counts in the mean of each part of the model."""
-
-    @property
-    def alike(self) -> tuple[object, ...]:
-        """What jobs of one stack have in common: all but where they start, their windows, and their learning rate."""
-        config = replace(self.config, local=replace(self.config.local, learning_rate=0.0))
-        shapes = tuple((name, *values.shape[1:]) for name, values in self.windows.streams.items())
-        return self.model, config, shapes
-
-
-Mean = tuple[Arrays, Weights]
-"""A mean update (local minus global) of what was trained, and the weight of each part in it."""
 
 
 def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[list[float | DeviceSkippedError], dict[int, list[Mean]]]:

@@ -109,9 +109,9 @@ class _Dots:
 
     def in_words(self, study: Study) -> str:
         """Return who is shown, from the first row to the last."""
-        (worst, low), *_, (best, high) = *self.everybody.items(), *self.everybody.items()
-        whole = f"{len(self.everybody)} subjects with {len(study.methods)} methods"
-        return f"{whole}, from {worst} with {percent(low)} to {best} with {percent(high)} over all methods"
+        names = list(self.everybody)
+        ends = [f"{name} with {percent(self.everybody[name])}" for name in (names[0], names[-1])]
+        return f"{len(names)} subjects with {len(study.methods)} methods, from {' to '.join(ends)} over all methods"
 
 
 def _dots(

@@ -25,12 +25,13 @@ from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.draws import Draws, KeyedDraws
 from clmm_core.training.evaluate import logits_of
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
+from clmm_core.training.job import Job, StageConfig
 from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
 from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
 from clmm_core.training.predict_together import predict_together
 from clmm_core.training.pretrain import PretrainConfig, pretrain_device
 from clmm_core.training.stackable import stackable
-from clmm_core.training.together import Job, StageConfig, forget, train_together
+from clmm_core.training.together import forget, train_together
 
 MakeConfig = Callable[..., ModelConfig]
 MakeWindows = Callable[..., DeviceTensors]

@@ -1,0 +1,47 @@
+"""One device's training in one round, as a stack of devices takes it."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.weighted_sum import Weights
+from clmm_core.models.config import ModelConfig
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.finetune import FinetuneConfig
+from clmm_core.training.pretrain import PretrainConfig
+
+StageConfig = PretrainConfig | FinetuneConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One device's training in one round."""
+
+    model: ModelConfig
+    config: StageConfig
+    arrays: Arrays
+    """The global model it starts from; jobs that start from the same one share it."""
+    windows: DeviceTensors
+    """All that it may learn from; jobs of one device share it from round to round."""
+    rows: Tensor
+    """`[rows]` int64, the windows it learns from."""
+    classes: Tensor
+    """`[rows]` int64, what they show; -1 in stage one."""
+    key: int
+    """All its random numbers follow from it."""
+    host: int
+    """Jobs of one host are folded into one mean."""
+    weights: Weights
+    """How much it counts in the mean of each part of the model."""
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What jobs of one stack have in common: all but where they start, their windows, and their learning rate."""
+        config = replace(self.config, local=replace(self.config.local, learning_rate=0.0))
+        shapes = tuple((name, *values.shape[1:]) for name, values in self.windows.streams.items())
+        return self.model, config, shapes
+
+
+Mean = tuple[Arrays, Weights]
+"""A mean update (local minus global) of what was trained, and the weight of each part in it."""
