@@ -40,12 +40,13 @@ def file_of(page: Path, study: str) -> Path:
 
 
 def read_measured(path: Path, cells: Iterable[Cell], judged_on: Group) -> list[Outcome]:
-    """Return the outcomes of those cells that the file has; none where there is no file.
+    """Return the outcomes of those cells that the file has, or one beside it: a run that two studies have in common is made once.
 
     Raises:
-        DataError: a line of it cannot be read; names it.
+        DataError: a line of one of them cannot be read; names it.
     """
-    lines = _read(path)
+    beside = sorted(path.parent.glob(f"*{path.suffix}"))
+    lines = {key: line for each in (*beside, path) for key, line in _read(each).items()}
     return [_outcome(cell, lines[cell.name, judged_on]) for cell in cells if (cell.name, judged_on) in lines]
 
 

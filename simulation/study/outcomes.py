@@ -41,10 +41,9 @@ class Outcome:
         """Split and seed: runs of other methods with the same are this one's pairs."""
         return self.cell.split.test, self.cell.seed
 
-    @property
-    def rounds_to_90_pct(self) -> int | None:
-        """Rounds of stage two until the validation accuracy first reaches 90 % of what it ends at."""
-        return next((i for i, value in enumerate(self.curve, start=1) if value >= 0.9 * self.curve[-1]), None)
+    def rounds_to(self, level: float) -> int:
+        """Rounds of stage two until the validation accuracy first reaches a level that it does reach."""
+        return next(i for i, value in enumerate(self.curve, start=1) if value >= level)
 
 
 @dataclass(frozen=True, kw_only=True)

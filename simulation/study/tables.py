@@ -1,6 +1,6 @@
 """A study's tables: what was run, and a table a setting; the same cells for Markdown and for the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -65,6 +65,8 @@ def columns_in_words(study: Study, tables: Sequence[Table]) -> dict[str, str]:
         "hurt": "subjects who lost accuracy by that, and how many percentage points",
         "rounds to 90 %": "rounds of stage two, and of self-training, until validation accuracy first reaches 90 % of what it ends at",
         "with stage one": "those rounds and the ones of stage one before them",
+        "to a common level": "rounds until validation accuracy first reaches 90 % of what the method that ends lowest with that split and "
+        "seed ends at",
         "parameters": "numbers in the model; for trees, their nodes",
         "wall time": "of a run on one core, with its stage one also where several runs share it; where runs trained together on a GPU, "
         "of all of them",
@@ -91,8 +93,10 @@ def _table(study: Study, outcomes: Sequence[Outcome], setting: str) -> Table:
     reference = here[study.reference]
     has_gain = any(outcome.gain for rows in here.values() for outcome in rows)
     has_curve = any(outcome.curve for rows in here.values() for outcome in rows)
+    levels = _common_levels([outcome for rows in here.values() for outcome in rows])
     header = ["method", "accuracy", "macro-F1", "worst subject", f"{study.reference} minus this", "better for"]
-    header += ["personalised", "hurt"] * has_gain + ["rounds to 90 %", "with stage one"] * has_curve + ["parameters", "wall time"]
+    header += ["personalised", "hurt"] * has_gain + ["rounds to 90 %", "with stage one", "to a common level"] * has_curve
+    header += ["parameters", "wall time"]
     table = []
     for method, rows in here.items():
         if not rows:
@@ -101,7 +105,7 @@ def _table(study: Study, outcomes: Sequence[Outcome], setting: str) -> Table:
         name = method if len(rows) == num_runs else f"{method} ({len(rows)} of {num_runs} runs)"
         row = [name, _spread([r.mean for r in rows]), _spread([r.macro_f1 for r in rows]), f"{100 * min(by_subject(rows).values()):.1f}"]
         row += ["", ""] if method == study.reference else _against(reference, rows)
-        row += _personalised(rows) * has_gain + _rounds(rows) * has_curve
+        row += _personalised(rows) * has_gain + _rounds(rows, levels) * has_curve
         row += [f"{round(fmean(r.num_parameters for r in rows)):,}", f"{fmean(r.wall_s for r in rows):.0f} s"]
         table.append(tuple(row))
     return Table(setting=setting, header=tuple(header), rows=tuple(table))
@@ -125,14 +129,24 @@ def _personalised(rows: Sequence[Outcome]) -> list[str]:
     return [_points(interval(list(gains.values()))), f"{len(hurt)} of {len(gains)}{names}"]
 
 
-def _rounds(rows: Sequence[Outcome]) -> list[str]:
-    """Return the mean of rounds to 90 % after stage one, and with its rounds."""
-    reached = {row: rounds for row in range(len(rows)) if (rounds := rows[row].rounds_to_90_pct) is not None}
-    if not reached:
-        return [NOTHING, NOTHING]
-    before = [int(rows[row].cell.values["pretrain.rounds"]) for row in reached]
-    after = fmean(reached.values())
-    return [f"{after:.1f} of {max(len(row.curve) for row in rows)}", f"{after + fmean(before):.1f}"]
+def _common_levels(outcomes: Sequence[Outcome]) -> dict[tuple[str, int], float]:
+    """Return by split and seed 90 % of the lowest validation accuracy that any method ends at."""
+    levels: dict[tuple[str, int], float] = {}
+    for outcome in outcomes:
+        if outcome.curve:
+            levels[outcome.run] = min(0.9 * outcome.curve[-1], levels.get(outcome.run, 1.0))
+    return levels
+
+
+def _rounds(rows: Sequence[Outcome], levels: Mapping[tuple[str, int], float]) -> list[str]:
+    """Return the mean of rounds to 90 % after stage one, with its rounds, and to the level that all methods reach."""
+    looked_at = [row for row in rows if row.curve]
+    if not looked_at:
+        return [NOTHING, NOTHING, NOTHING]
+    after = fmean(row.rounds_to(0.9 * row.curve[-1]) for row in looked_at)
+    before = fmean(int(row.cell.values["pretrain.rounds"]) for row in looked_at)
+    common = fmean(row.rounds_to(levels[row.run]) for row in looked_at)
+    return [f"{after:.1f} of {max(len(row.curve) for row in rows)}", f"{after + before:.1f}", f"{common:.1f}"]
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -55,6 +55,16 @@ def test_lines_of_other_runs_stay_when_a_study_is_changed_for_once(tmp_path: Pat
     assert [each.macro_f1 for each in read_measured(path, cells, "validation")] == [0.125]
 
 
+def test_a_run_of_another_study_is_not_made_again_and_the_studys_own_line_counts_more(tmp_path: Path, outcomes: list[Outcome]):
+    page, cells = tmp_path / "accuracy.md", [outcomes[0].cell, outcomes[2].cell]
+    write_measured(file_of(page, "its"), [outcomes[0], outcomes[2]], "unseen")
+    write_measured(file_of(page, "mine"), [replace(outcomes[2], macro_f1=0.25)], "unseen")
+    read = read_measured(file_of(page, "mine"), cells, "unseen")
+    assert [each.macro_f1 for each in read] == [outcomes[0].macro_f1, 0.25]
+    write_measured(file_of(page, "mine"), read, "unseen")
+    assert file_of(page, "mine").read_text().count("\n") == 2
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

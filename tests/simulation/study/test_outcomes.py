@@ -59,7 +59,7 @@ def test_an_outcome_is_of_the_people_never_seen_only(run: RunRecord):
     assert outcome.macro_f1 == pytest.approx((0.8 + 0) / 2)
     assert outcome.gain == {"S1": 0.25}
     assert outcome.curve == (0.3, 0.55, 0.6)
-    assert outcome.rounds_to_90_pct == 2  # 0.54 is 90 % of 0.6
+    assert [outcome.rounds_to(level) for level in (0.3, 0.31, 0.54, 0.6)] == [1, 2, 2, 3]
     assert (outcome.wall_s, outcome.num_parameters, outcome.info) == (9.0, run.card.num_parameters, run.info)
     assert outcome.run == ("S1,S2", 0)
 
@@ -71,7 +71,7 @@ def test_while_choosing_it_is_of_validation_subjects(run: RunRecord):
 
 def test_without_validation_there_is_no_curve(run: RunRecord):
     outcome = outcome_of(CELL, dataclasses.replace(run, rounds=(run.rounds[0], run.rounds[-1])), "unseen")
-    assert (outcome.curve, outcome.rounds_to_90_pct) == ((), None)
+    assert outcome.curve == ()
 
 
 @pytest.mark.parametrize("kept", [(3,), (3, 4)])

@@ -31,19 +31,19 @@ def test_every_figure_of_a_table_by_hand(outcomes: list[Outcome]):
     (table,) = tables_of(STUDY, outcomes)
     assert table.header == (
         *("method", "accuracy", "macro-F1", "worst subject", "ours minus this", "better for"),
-        *("personalised", "hurt", "rounds to 90 %", "with stage one", "parameters", "wall time"),
+        *("personalised", "hurt", "rounds to 90 %", "with stage one", "to a common level", "parameters", "wall time"),
     )
     # Means of 70 and 40 %, their deviation 15 * sqrt(2); gains +10, -20 and 0 with the interval -3.3 ± 4.3027 * 15.275 / sqrt(3).
     assert table.rows[0] == (
         *("ours", "55.0 ± 21.2", "50.0 ± 21.2", "40.0", "", ""),
-        *("-3.3 (-41.3 to +34.6)", "1 of 3: S2 (-20.0)", "2.0 of 3", "7.0", "218,010", "30 s"),
+        *("-3.3 (-41.3 to +34.6)", "1 of 3: S2 (-20.0)", "2.0 of 3", "7.0", "2.0", "218,010", "30 s"),
     )
     # One run: no deviation. +30 and -10 points on S1 and S2, who both have; S3 is not in it. 10 ± 12.706 * 20.
     assert table.rows[1] == (
         *("theirs (1 of 2 runs)", "60.0", "50.0", "60.0", "+10.0 (-244.1 to +264.1)", "1 of 2"),
-        *("–", "–", "–", "–", "1,000", "12 s"),
+        *("–", "–", "–", "–", "–", "1,000", "12 s"),
     )
-    assert table.rows[2] == ("none yet", "not finished", *[""] * 10)
+    assert table.rows[2] == ("none yet", "not finished", *[""] * 11)
 
 
 def test_a_missing_run_counts_neither_for_nor_against(outcome: Made, outcomes: list[Outcome]):
@@ -52,6 +52,20 @@ def test_a_missing_run_counts_neither_for_nor_against(outcome: Made, outcomes: l
     more = outcome({"S1": 0.0, "S2": 0.0}, method="theirs", seed=1)
     (table,) = tables_of(study, [*outcomes, more])
     assert table.rows[1][4:6] == ("+10.0 (-244.1 to +264.1)", "1 of 2")
+
+
+def test_rounds_to_a_common_level_are_those_to_what_the_lowest_of_a_run_ends_at(outcome: Made):
+    """90 % of 0.4 in one run and of 0.5 in the other: 0.36, which it has after two rounds, and 0.45, which it has after one."""
+    runs = [
+        outcome({"S1": 0.9}, method="ours", curve=(0.2, 0.8, 0.9)),
+        outcome({"S1": 0.4}, method="theirs", curve=(0.1, 0.2, 0.4)),
+        outcome({"S3": 0.9}, method="ours", curve=(0.5, 0.8, 0.9)),
+        outcome({"S3": 0.5}, method="theirs", curve=(0.1, 0.45, 0.5)),
+    ]
+    (table,) = tables_of(STUDY, runs)
+    column = table.header.index("to a common level")
+    assert [row[column] for row in table.rows[:2]] == ["1.5", "2.5"]
+    assert [row[column - 2] for row in table.rows[:2]] == ["3.0 of 3", "2.5 of 3"]
 
 
 def test_columns_without_a_figure_are_left_out(outcomes: list[Outcome]):
@@ -81,7 +95,7 @@ def test_the_markdown_is_a_table_with_its_sentence(outcomes: list[Outcome]):
     lines = study_tables(STUDY, outcomes).splitlines()
     assert lines[0] == "2 runs a method: test subjects S1,S2; S3, each with seed 0 for the labels drawn and the initial model."
     assert lines[1:4] == ["", "**3 runs failed or not finished; the rows say of how many runs they are.**", ""]
-    assert lines[5] == "|---" * 12 + "|"
+    assert lines[5] == "|---" * 13 + "|"
     assert lines[7].startswith("| theirs (1 of 2 runs) | 60.0 | 50.0 | 60.0 | +10.0 (-244.1 to +264.1) | 1 of 2 |")
     assert len({line.count("|") for line in lines[4:]}) == 1
     assert len(lines) == 9
