@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clmm_core import errors
@@ -13,6 +13,8 @@ from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_
 from server.hosts import Answer, Question
 
 POLL_S = 0.2
+DEAD_WORKER = "ray.exceptions.ActorDiedError"
+"""In the reason of an error that Flower's simulation replies with."""
 
 
 class FlowerHosts:
@@ -60,12 +62,18 @@ class FlowerHosts:
         for reply in replies:
             host = asked.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
             if reply.has_error():
-                failures[host] = reply.error.reason or f"error {reply.error.code}"
+                failures[host] = _why(reply.error)
                 continue
             _raise_if_refused(host, reply.content)
             failures.pop(host, None)
             answers[host] = _answer(host, reply.content, reply_kind)
         return {host: answers[host] for host in questions if host in answers}, failures
+
+
+def _why(error: Error) -> str:
+    if DEAD_WORKER in (error.reason or ""):  # Ray's own words fill half a screen, and guess
+        return "its Ray worker died (out of memory, or ended from outside); another takes its place"
+    return error.reason or f"error {error.code}"
 
 
 def _content(question: Question) -> RecordDict:

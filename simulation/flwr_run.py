@@ -17,20 +17,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
+
 from clmm_core.errors import ConfigError
 from clmm_core.report.run_folder import PARTIAL_SUFFIX, REPORT, SUBJECTS, check_name
-from simulation.local_superlink import FlowerRunError, LocalSuperLink, end_group, local_superlink
+from simulation.local_superlink import OWN_CLUSTER, FlowerRunError, LocalSuperLink, end_group, local_superlink
 from simulation.overrides import Value
 
 HOME_NAME = ".flwr-home"
 """In the project, git-ignored: a folder a run, removed when the run succeeded, else only its logs."""
 RESULT_FILES = (REPORT, SUBJECTS)
+MAX_WORKERS_PER_GPU = 100
 FOLLOW_INTERVAL_S = 0.2
 STATUS_INTERVAL_S = 5.0
 """Between questions about the status, should the log end before the run."""
 NUM_LOG_LINES = 15
 """Lines of the log shown where our own message is missing."""
 
+_ADDRESS = re.compile(r"[^\s:/]+:[0-9]+")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OUR_LINE = re.compile(r"^(?:[A-Z]+\s*:\s+)?clmm: (.+)$", re.MULTILINE)
 _DETAILS_PREFIX = "Simulation failed with exception: "
@@ -50,10 +54,18 @@ class FlowerRun:
     """Run-config overrides by dotted key, without `results-dir` and `run-name`."""
     hosts: int = 2
     """Simulated SuperNodes."""
+    ray_address: str = ""
+    """HOST:PORT of a Ray cluster that this machine is a node of; empty starts one for the run, on this machine."""
+    workers_per_gpu: int = 0
+    """Workers that share a GPU; 0 keeps GPUs from them."""
 
     def __post_init__(self) -> None:
         if self.hosts < 1:
             raise ConfigError(f"hosts: expected at least 1, found {self.hosts}")
+        if not 0 <= self.workers_per_gpu <= MAX_WORKERS_PER_GPU:
+            raise ConfigError(f"workers per GPU: expected 0 (none) to {MAX_WORKERS_PER_GPU}, found {self.workers_per_gpu}")
+        if self.ray_address and not _ADDRESS.fullmatch(self.ray_address):
+            raise ConfigError(f"Ray address: expected HOST:PORT, as `ray start --head` says it, found {self.ray_address!r}")
         check_name(self.name)
         for key, option in (("run-name", "--name"), ("results-dir", "--results")):
             if key in self.overrides:
@@ -78,9 +90,16 @@ class FlowerRun:
 
     @property
     def federation_config(self) -> str:
-        """What is handed to `flwr run --federation-config`: one Ray worker a host, but no more than there are CPUs."""
-        num_workers = min(self.hosts, num_cpus())
-        return f"num-supernodes={self.hosts} client-resources-num-cpus=1 init-args-num-cpus={num_workers}"
+        """What is handed to `flwr run --federation-config`: one Ray worker a host, but no more than there are CPUs.
+
+        In a cluster that is joined, its nodes say how many CPUs there are.
+        """
+        words = [f"num-supernodes={self.hosts}", "client-resources-num-cpus=1"]
+        if self.workers_per_gpu:
+            words.append(f"client-resources-num-gpus={gpu_share(self.workers_per_gpu)}")
+        if not self.ray_address:
+            words.append(f"init-args-num-cpus={min(self.hosts, num_cpus())}")
+        return " ".join(words)
 
 
 def run_flower(run: FlowerRun, home: Path, *, on_tick: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> Path:
@@ -96,7 +115,7 @@ def run_flower(run: FlowerRun, home: Path, *, on_tick: Callable[[], None], sleep
         FlowerRunError: the run did not complete; the message is the ServerApp's, if it raised one of our errors.
         KeyboardInterrupt: Ctrl-C, or the process was asked to end; the run has been stopped by then.
     """
-    with _asked_to_end_is_ctrl_c(), local_superlink(home) as superlink:
+    with _asked_to_end_is_ctrl_c(), local_superlink(home, run.ray_address or OWN_CLUSTER) as superlink:
         try:
             _start_and_follow(run, superlink, on_tick=on_tick, sleep=sleep)
         except KeyboardInterrupt:
@@ -143,6 +162,18 @@ def cause_of(log: str, details: str) -> str:
     last = [line for line in log.splitlines() if line.strip()][-NUM_LOG_LINES:]
     says = details.removeprefix(_DETAILS_PREFIX).strip()
     return "\n".join((f"The run failed: {says or 'Flower gives no reason'}", "The end of its log:", *(f"  {line}" for line in last)))
+
+
+def gpu_share(num_workers: int) -> float:
+    """Return the share of a GPU a worker asks for so that exactly `num_workers` fit on one.
+
+    Flower passes it on as a 32-bit float and rounds the number of workers down: 0.2, which is a little more there, would give four. Ray
+    counts in ten-thousandths.
+    """
+    steps = 10_000 // num_workers
+    while float(np.float32(steps / 10_000)) * num_workers > 1:
+        steps -= 1
+    return steps / 10_000
 
 
 def num_cpus() -> int:

@@ -3,8 +3,8 @@
     clmm ─┬─ flower-superlink          the run's state, in memory
           ├─ flwr run                  hands the app over, then follows its log
           └─ flower-superexec          leads the process group of all that follows
-               └─ flwr-simulation      the ServerApp and the Ray driver
-                    └─ Ray             gcs_server, raylet, a worker (ClientApp) a CPU
+               └─ flwr-simulation      the ServerApp and the Ray driver (`simulation.flwr_simulation`: Flower's, with a pool that survives)
+                    └─ Ray             gcs_server, raylet, a worker (ClientApp) a CPU; with `ray_address` a cluster's workers instead
 
 `flwr run` would start a SuperLink of its own, detached, on a fixed port and in the user's directory, and leave it running.
 Starting it here instead tells us its process, lets it and SuperExec load at the same time (2 s less), keeps two runs apart,
@@ -14,6 +14,7 @@ and lets us choose the working directory. That matters: Ray puts the driver's wo
 
 import http.client
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -32,6 +33,8 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 """A process that was asked to end and still lives after this is killed."""
+OWN_CLUSTER = "local"
+"""As Ray's address: start a cluster for this run on this machine."""
 LOGS = ("run.log", "superlink.log", "superexec.log", "ray-logs")
 """What stays in the folder of a run that did not complete."""
 
@@ -81,11 +84,12 @@ class LocalSuperLink:
 
 
 @contextmanager
-def local_superlink(home: Path) -> Iterator[LocalSuperLink]:
+def local_superlink(home: Path, ray_address: str = OWN_CLUSTER) -> Iterator[LocalSuperLink]:
     """Keep a SuperLink for one run; at the end no process and no temporary file of it is left.
 
     Args:
         home: A new folder; afterwards it holds only the logs.
+        ray_address: HOST:PORT of the Ray cluster to join, which stays; else one is started and taken down.
 
     Raises:
         FlowerRunError: it does not start.
@@ -95,7 +99,8 @@ def local_superlink(home: Path) -> Iterator[LocalSuperLink]:
     ray_folder = Path(tempfile.mkdtemp(prefix="clmm-", dir="/tmp" if os.path.isdir("/tmp") else None))
     port = free_port()
     (home / "config.toml").write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\naddress = "{HOST}:{port}"\ninsecure = true\n')
-    environment = flower_environment(home, ray_folder)
+    environment = flower_environment(home, ray_folder, ray_address)
+    _write_programs(home)
     started: list[subprocess.Popen[bytes]] = []
     watchdogs: list[subprocess.Popen[bytes]] = []
     try:
@@ -114,12 +119,12 @@ def local_superlink(home: Path) -> Iterator[LocalSuperLink]:
         _keep_logs_only(home, ray_folder)
 
 
-def flower_environment(home: Path, ray_folder: Path) -> dict[str, str]:
+def flower_environment(home: Path, ray_folder: Path, ray_address: str = OWN_CLUSTER) -> dict[str, str]:
     """Return this process's environment with what makes a Flower run quiet, offline and apart from others."""
     return {
         **os.environ,
-        # Flower's processes call one another by name: take those of this interpreter.
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        # Flower's processes call one another by name: take our own, then those of this interpreter.
+        "PATH": os.pathsep.join((str(_programs(home)), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -128,8 +133,8 @@ def flower_environment(home: Path, ray_folder: Path) -> dict[str, str]:
         # Seconds; default 1.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Never join another user's cluster on this machine.
-        "RAY_ADDRESS": "local",
+        # Said even if it is our own: never join another user's cluster on this machine. `flwr run` has no option for it.
+        "RAY_ADDRESS": ray_address,
         "RAY_TMPDIR": str(ray_folder),
         "OMP_NUM_THREADS": "1",
     }
@@ -172,6 +177,19 @@ def _program(name: str) -> str:
 def _neutral(home: Path) -> Path:
     """Return the empty folder in which Flower and Ray run."""
     return home / "empty"
+
+
+def _programs(home: Path) -> Path:
+    """Return the folder of the programs that stand in for Flower's of the same name."""
+    return home / "bin"
+
+
+def _write_programs(home: Path) -> None:
+    _programs(home).mkdir()
+    program = _programs(home) / "flwr-simulation"
+    # -P: the working directory stays off the path, as it is for Flower's own program.
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m simulation.flwr_simulation "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
 
 
 def _start(command: list[str], *, environment: dict[str, str], home: Path, log: Path) -> subprocess.Popen[bytes]:

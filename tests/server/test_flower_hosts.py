@@ -95,6 +95,12 @@ def test_an_error_reply_belongs_to_the_host_it_answers_whoever_it_comes_from():
     assert failures == {10: "node unavailable", 30: "node unavailable"}
 
 
+def test_a_worker_that_died_is_said_in_a_line():
+    reason = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly.\n\tclass_name: ClientAppActor\nIt may be OOM.'>"
+    _, failures = ask(FakeGrid(lambda message: lost(message, reason)), 10)
+    assert failures == {10: "its Ray worker died (out of memory, or ended from outside); another takes its place"}
+
+
 def test_an_error_without_a_reason_shows_its_code():
     assert ask(FakeGrid(lost), 10) == ({}, {10: "error 3"})
 

@@ -1,5 +1,6 @@
 import json
 import os
+import struct
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from clmm_core.errors import ConfigError
 from simulation import flwr_run as module
-from simulation.flwr_run import FlowerRun, cause_of, new_home, run_flower, to_toml
+from simulation.flwr_run import FlowerRun, cause_of, gpu_share, new_home, run_flower, to_toml
 from simulation.local_superlink import FlowerRunError, LocalSuperLink
 
 PROJECT = """
@@ -102,7 +103,10 @@ def processes_of(home: Path) -> list[str]:
 
 
 def test_a_run_checks_itself(job, tmp_path: Path):
-    for wrong in ({"hosts": 0}, {"name": "../x"}, {"name": ""}, {"name": ".x"}, {"name": "a.partial"}, {"overrides": {"run-name": "b"}}):
+    names = ("../x", "", ".x", "a.partial")
+    addresses = ("auto", "ray://10.0.0.1:10001", "10.0.0.1", "x y:1")
+    others = ({"hosts": 0}, {"overrides": {"run-name": "b"}}, {"workers_per_gpu": -1}, {"workers_per_gpu": 101})
+    for wrong in (*others, *({"name": name} for name in names), *({"ray_address": address} for address in addresses)):
         with pytest.raises(ConfigError, match=r"expected"):
             job(**wrong)
     (tmp_path / "my results" / "one.partial").mkdir(parents=True)
@@ -123,6 +127,19 @@ def test_as_many_workers_as_hosts_and_cpus_allow(job, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "num_cpus", lambda: 4)
     text = job(hosts=hosts).federation_config
     assert text == f"num-supernodes={hosts} client-resources-num-cpus=1 init-args-num-cpus={num_workers}"
+
+
+def test_a_cluster_says_itself_how_many_cpus_it_has(job):
+    assert job(hosts=8, ray_address="10.0.0.1:6379").federation_config == "num-supernodes=8 client-resources-num-cpus=1"
+
+
+@pytest.mark.parametrize("num_workers", [*range(1, 33), 100])
+def test_as_many_workers_share_a_gpu_as_asked_for(job, num_workers: int):
+    share = gpu_share(num_workers)
+    over_the_wire = struct.unpack("f", struct.pack("f", share))[0]
+    assert int(1 / over_the_wire) == num_workers, "as Flower counts them"
+    assert share * 10_000 == pytest.approx(round(share * 10_000), abs=1e-9), "as Ray counts"
+    assert f"client-resources-num-gpus={share}" in job(workers_per_gpu=num_workers).federation_config
 
 
 def test_overrides_survive_as_toml():

@@ -45,11 +45,15 @@ def test_the_environment_is_safe_and_our_programs_come_first(tmp_path: Path, mon
     environment = flower_environment(tmp_path / "home", tmp_path / "ray")
     assert environment["FLWR_HOME"] == str(tmp_path / "home")
     assert environment["RAY_ADDRESS"] == "local"
-    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert environment["PATH"].split(os.pathsep)[:2] == [str(tmp_path / "home" / "bin"), str(Path(sys.executable).parent)]
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["KEPT"] == "1"
     assert {environment[name] for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")} == {"0"}
     assert {environment[name] for name in ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION")} == {"1"}
+
+
+def test_a_cluster_is_joined_only_if_asked_for(tmp_path: Path):
+    assert flower_environment(tmp_path, tmp_path, "10.0.0.1:6379")["RAY_ADDRESS"] == "10.0.0.1:6379"
 
 
 @pytest.mark.parametrize("code", [WAIT, STUBBORN])
