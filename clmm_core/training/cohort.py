@@ -17,8 +17,8 @@ from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zer
 from clmm_core.training.draws import Draws, GeneratorDraws
 from clmm_core.training.evaluate import logits_of
 from clmm_core.training.finetune import finetune_device
-from clmm_core.training.lessons import Lesson, TrainTask, lesson_of, stage_of, trained_together, whole_windows
-from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays
+from clmm_core.training.lessons import Lesson, TrainTask, learns, lesson_of, stage_of, trained_together, whole_windows
+from clmm_core.training.model_arrays import arrays_of, load_arrays
 from clmm_core.training.pretrain import pretrain_device
 from clmm_core.training.quality import hopkins
 from clmm_core.training.tasks import PretrainTask, QualityTask, SelftrainTask
@@ -47,7 +47,7 @@ def train_cohort(task: TrainTask, arrays: Arrays) -> tuple[HostUpdate, Arrays]:
             except DeviceSkippedError as skipped:
                 left_out += [LeftOut(device=device, reason=str(skipped)) for device in together]
                 continue
-        trained = {name: values for name, values in arrays_of(model).items() if stage != "pretrain" or is_stage_one(name)}
+        trained = {name: values for name, values in arrays_of(model).items() if learns(task, name)}
         if isinstance(task, PretrainTask) and task.config.aggregation == "l-dawa":
             trained = scale_by_agreement(trained, arrays)
         change = difference(trained, arrays)

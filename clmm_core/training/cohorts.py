@@ -19,7 +19,7 @@ from clmm_core.training.cohort import DIVERGED, training_rows
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
 from clmm_core.training.job import Job, Mean
-from clmm_core.training.lessons import Lesson, TrainTask, lesson_of, stage_of, trained_together, whole_windows
+from clmm_core.training.lessons import Lesson, TrainTask, learns, lesson_of, stage_of, trained_together, whole_windows
 from clmm_core.training.predict_together import predict_together
 from clmm_core.training.tasks import EvaluateTask, SelftrainTask
 from clmm_core.training.together import train_together
@@ -34,7 +34,7 @@ def train_cohorts(questions: Sequence[Question], device: torch.device) -> list[t
     replies = []
     for host in range(len(questions)):
         own = [(lesson, loss) for (asked, lesson), loss in zip(lessons, losses, strict=True) if asked == host]
-        replies.append(_reply(own, means.get(host, [])))
+        replies.append(_reply(questions[host][0], own, means.get(host, [])))
     return replies
 
 
@@ -114,7 +114,9 @@ def _job(question: Question, host: int, lesson: Lesson) -> Job:
     )
 
 
-def _reply(lessons: Sequence[tuple[Lesson, float | DeviceSkippedError]], means: Sequence[Mean]) -> tuple[HostUpdate, Arrays]:
+def _reply(
+    task: TrainTask, lessons: Sequence[tuple[Lesson, float | DeviceSkippedError]], means: Sequence[Mean]
+) -> tuple[HostUpdate, Arrays]:
     rows: list[DeviceTraining] = []
     left_out: list[LeftOut] = []
     for lesson, loss in lessons:
@@ -125,6 +127,6 @@ def _reply(lessons: Sequence[tuple[Lesson, float | DeviceSkippedError]], means: 
             left_out += [LeftOut(device=device, reason=reason) for device in lesson.devices]
     folded = WeightedSum()
     for update, weights in means:
-        folded.add(update, weights)
+        folded.add({name: values for name, values in update.items() if learns(task, name)}, weights)
     mean = folded.mean() if rows else {}
     return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean

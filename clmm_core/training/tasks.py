@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from clmm_core.data.fleet import DataConfig
 from clmm_core.data.labels import LabelDraw
+from clmm_core.federated.quantise import UpdateBits
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.pretrain import PretrainConfig
@@ -43,6 +44,7 @@ class PretrainTask(ModelTask):
     """`train.pretrain`: a round of stage one on each device."""
 
     config: PretrainConfig
+    update_bits: UpdateBits = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class FinetuneTask(ModelTask):
 
     config: FinetuneConfig
     labels: LabelDraw
+    update_bits: UpdateBits = 32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ J = devices trained together, B = batch, N = numbers that learn, U = different s
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, part_of
 from clmm_core.models.clmm import Clmm
+from clmm_core.training.descent import Descent, MaskedDescent, RowDescent, Span
 from clmm_core.training.device_tensors import DeviceTensors, batches_of
 from clmm_core.training.draws import Draws, KeyedDraws
 from clmm_core.training.finetune import finetune_loss, finetuned_parameters, no_labels
@@ -40,8 +42,6 @@ MAX_STACKED = 256
 """Devices in one stack: bounds the memory."""
 MAX_KEPT = 64
 """Programs that are kept for the next round."""
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-"""Of AdamW, as `torch.optim.AdamW` has them."""
 
 
 def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[list[float | DeviceSkippedError], dict[int, list[Mean]]]:
@@ -85,7 +85,7 @@ class _Objective(nn.Module):
         self.hold = hold
 
     def forward(self, batch: DeviceTensors, counts: Tensor, draws: KeyedDraws) -> tuple[Tensor, Tensor]:
-        """Return the loss, and `[groups]` whether each group of `_Stack.group` learns from it."""
+        """Return the loss, and `[groups]` whether each group of `descent.Span` learns from it."""
         self.hold(draws)
         if isinstance(self.config, PretrainConfig):
             loss, is_compared = pretrain_loss(self.model, batch, self.config, draws, counts)
@@ -107,25 +107,24 @@ class _Stack:
         self.objective = _Objective(model.to(device).train(), like.config, hold)
         names = {id(p): f"model.{name}" for name, p in model.named_parameters()}
         slow, quick = self._learning(model)
+        factors = [getattr(like.config, "encoder_rate", 1.0)] * len(slow) + [1.0] * len(quick)
         self.learning = [names[id(p)] for p in (*slow, *quick)]
         shapes = dict(self.objective.named_parameters())
         self.shapes = [shapes[name].shape for name in self.learning]
         self.sizes = [shape.numel() for shape in self.shapes]
-        rate = getattr(like.config, "encoder_rate", 1.0)
-        num_slow = sum(p.numel() for p in slow)
-        self.factor = torch.cat([torch.full((num_slow,), float(rate)), torch.ones(sum(self.sizes) - num_slow)]).to(device)  # [N]
         count, total = len(jobs), sum(self.sizes)
-        self.start, self.now, self.first, self.second = (torch.zeros(count, total, device=device) for _ in range(4))
+        self.start, self.now = (torch.zeros(count, total, device=device) for _ in range(2))
         learning = set(self.learning)
         everything = {**shapes, **dict(self.objective.named_buffers())}
         self.fixed = {name: torch.zeros(count, *v.shape, device=device) for name, v in everything.items() if name not in learning}
         # What learns or rests together: in stage one each modality, which may have nothing to compare, in stage two everything.
-        groups = self.modalities if isinstance(like.config, PretrainConfig) else ("everything",)
-        owners = [self.modalities.index(part_of(name.removeprefix("model."))) if len(groups) > 1 else 0 for name in self.learning]
-        self.group = torch.tensor(owners).repeat_interleave(torch.tensor(self.sizes)).to(device)  # [N]
-        self.steps_of = torch.zeros(count, len(groups), device=device)
-        """Steps that each group took, `[J, groups]`: AdamW counts them."""
-        per_job = {"rate": torch.float32, "steps": torch.float32, "loss": torch.float32, "keys": torch.int64, "windows": torch.int64}
+        owners = [0] * len(self.learning)
+        if isinstance(like.config, PretrainConfig):
+            owners = [self.modalities.index(part_of(name.removeprefix("model."))) for name in self.learning]
+        spans = _spans(self.sizes, owners, factors)
+        self.masked = MaskedDescent(self.now, self.start, spans, like.config.local) if device.type == "cuda" else None
+        self.descent: Descent = self.masked or RowDescent(self.now, self.start, spans, like.config.local)
+        per_job = {"steps": torch.float32, "loss": torch.float32, "keys": torch.int64, "windows": torch.int64}
         self.per_job = {name: torch.zeros(count, dtype=dtype, device=device) for name, dtype in per_job.items()}
         self.number = torch.zeros((), dtype=torch.int64, device=device)
         self.data = upload(self.windows, device)
@@ -204,9 +203,9 @@ class _Stack:
         self.now.copy_(self.start)
         for name, values in fixed.items():
             self.fixed[name].copy_(torch.from_numpy(values).to(self.device)[which])
-        for buffer in (self.first, self.second, self.steps_of, self.per_job["steps"], self.per_job["loss"], self.number):
+        for buffer in (self.per_job["steps"], self.per_job["loss"], self.number):
             buffer.zero_()
-        self.per_job["rate"].copy_(torch.tensor([job.config.local.learning_rate for job in jobs]))
+        self.descent.begin([job.config.local.learning_rate for job in jobs])
         self.per_job["keys"].copy_(torch.tensor([job.key for job in jobs]))
         self.per_job["windows"].copy_(torch.tensor(distinct([job.windows for job in jobs])[1]))
         rows, classes, counts, num_steps = _batches(jobs, self.rows.shape)
@@ -226,7 +225,8 @@ class _Stack:
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         """Return the captured step; the buffers are as before."""
-        state = [self.now, self.first, self.second, self.steps_of, self.number, self.per_job["steps"], self.per_job["loss"]]
+        assert self.masked is not None
+        state = [self.now, *self.masked.state, self.number, self.per_job["steps"], self.per_job["loss"]]
         before = [buffer.clone() for buffer in state]
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -258,7 +258,7 @@ class _Stack:
         (gradients, (losses, is_usable)) = self._gradients(learning, batch, counts)
         flat = torch.cat([gradients[name].flatten(1) for name in self.learning], dim=1)  # [J, N]
         is_active = counts.any(dim=1) & is_usable.any(dim=1)
-        self._descend(flat, is_active[:, None] & (is_usable | (self.config.local.proximal > 0)))  # the proximal term moves all
+        self.descent.step(flat, is_active[:, None] & (is_usable | (self.config.local.proximal > 0)))  # the proximal term moves all
         self.per_job["steps"] += is_active
         self.per_job["loss"] += torch.where(is_active, losses, 0.0)
         self.number += 1
@@ -282,28 +282,11 @@ class _Stack:
         gradients, (_, aux) = of_each(learning, self.fixed, batch.streams, batch.present, batch.classes, counts, self.per_job["keys"])
         return gradients, aux
 
-    def _descend(self, gradient: Tensor, is_active: Tensor) -> None:
-        """Take a step of the optimiser, `[J, N]`, where a job's group is active, `[J, groups]`; see `local.local_optimizer`.
 
-        Source: AdamW, Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
-        """
-        local = self.config.local
-        self.steps_of += is_active
-        moves = is_active[:, self.group]  # [J, N]
-        gradient = torch.where(moves, gradient, 0.0)
-        if local.proximal:
-            gradient = gradient + local.proximal * (self.now - self.start)
-        rate = self.per_job["rate"][:, None] * self.factor  # [J, N]
-        if local.optimizer == "sgd":
-            stepped = self.now - rate * (gradient + local.weight_decay * self.now)
-        else:
-            self.first.lerp_(gradient, (1 - BETA_1) * moves.float())
-            self.second.lerp_(gradient.square(), (1 - BETA_2) * moves.float())
-            steps = self.steps_of.clamp(min=1)
-            by_first, by_second = (1 - BETA_1**steps)[:, self.group], (1 - BETA_2**steps).sqrt()[:, self.group]
-            direction = self.first / by_first / (self.second.sqrt() / by_second + EPSILON)
-            stepped = self.now * (1 - rate * local.weight_decay) - rate * direction
-        self.now.copy_(torch.where(moves, stepped, self.now))
+def _spans(sizes: Sequence[int], owners: Sequence[int], factors: Sequence[float]) -> list[Span]:
+    """Return neighbouring arrays that learn alike as one span."""
+    alike = groupby(zip(sizes, owners, factors, strict=True), key=lambda each: each[1:])
+    return [Span(size=sum(size for size, _, _ in arrays), group=group, factor=factor) for (group, factor), arrays in alike]
 
 
 def _starts(jobs: Sequence[Job], learning: Sequence[str], fixed: Sequence[str]) -> tuple[Tensor, NDArray[np.float32], Arrays]:

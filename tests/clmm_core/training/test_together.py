@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
@@ -26,7 +26,7 @@ from clmm_core.training.draws import Draws, KeyedDraws
 from clmm_core.training.evaluate import logits_of
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.job import Job, StageConfig
-from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
+from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
 from clmm_core.training.predict_together import predict_together
 from clmm_core.training.pretrain import PretrainConfig, pretrain_device
@@ -212,34 +212,6 @@ def test_adamw_takes_the_first_step_it_takes_alone(jobs: MakeJobs, stage: StageC
         ((update, _),) = means[job.host]
         flat, by_hand = (np.concatenate([each[name].ravel() for name in update]) for each in (update, expected))
         assert (np.abs(flat - by_hand) < 1e-6).mean() > 0.99
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("proximal", [0.0, 0.5])
-def test_the_optimiser_is_torchs_on_the_same_gradients(jobs: MakeJobs, optimizer: str, proximal: float):
-    """Also for who takes no step while others do, whatever its gradient is then."""
-    local = replace(SGD, optimizer=optimizer, weight_decay=0.1, proximal=proximal, learning_rate=0.01)
-    some = [job for job in jobs(replace(FINETUNE, local=local)) if len(job.windows.streams) == 3]
-    stack = module._Stack(some, CPU)
-    stack._load(some)
-    slow = int((stack.factor == 0.3).sum())
-    sizes = [slow, stack.start.shape[1] - slow]
-    twins = [[nn.Parameter(part.clone()) for part in row.split(sizes)] for row in stack.start]
-    optimizers = [local_optimizer([(twin[:1], 0.3), (twin[1:], 1.0)], job.config.local) for job, twin in zip(some, twins, strict=True)]
-    terms = [ProximalTerm(twin, proximal) for twin in twins]
-    random = torch.Generator().manual_seed(0)
-    for step in range(6):
-        gradient = torch.randn(stack.now.shape, generator=random)
-        is_active = torch.tensor([(step + j) % 3 > 0 for j in range(len(some))])
-        for j in is_active.nonzero().flatten().tolist():
-            own = zip(twins[j], gradient[j].split(sizes), strict=True)
-            optimizers[j].zero_grad()
-            terms[j](torch.stack([(parameter * slope).sum() for parameter, slope in own]).sum()).backward()
-            optimizers[j].step()
-        gradient[~is_active] *= 100
-        stack._descend(gradient, is_active[:, None])
-    for row, twin in zip(stack.now, twins, strict=True):
-        torch.testing.assert_close(row, torch.cat([parameter.detach() for parameter in twin]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
