@@ -67,10 +67,9 @@ def starts(said: Settings) -> list[Arrays]:
 
 
 def assert_same_mean(one: Arrays, other: Arrays, tolerance: float = 1e-5) -> None:
-    """What did not learn is missing from a stack's mean and 0 in a cohort's."""
-    assert one.keys() <= other.keys()
+    assert one.keys() == other.keys()
     for name, values in other.items():
-        np.testing.assert_allclose(one.get(name, 0.0), values, rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(one[name], values, rtol=0, atol=tolerance, err_msg=name)
 
 
 def assert_as_one_by_one(questions: Sequence[Question]) -> None:
@@ -117,6 +116,7 @@ def test_whatever_stage_one_does_is_done(said: Settings, starts: list[Arrays], c
 
 def test_questions_of_every_kind_are_answered_in_order(said: Settings, starts: list[Arrays]):
     """Runs of different rounds, seeds, learning rates, networks and methods ask at once."""
+    apart = replace(said()["model"], shared=False)
     quick, uniform = replace(LOCAL, learning_rate=0.02), replace(said()["model"], fusion="uniform")
     assert_as_one_by_one(
         [
@@ -125,6 +125,8 @@ def test_questions_of_every_kind_are_answered_in_order(said: Settings, starts: l
             (train_task(said(3, model=uniform), "finetune"), new_arrays(uniform, 0)),
             (train_task(said(3, 4), "selftrain"), starts[1]),
             (train_task(said(3), "finetune", auxiliary=0.0), starts[1]),
+            (train_task(said(3), "finetune", encoder_rate=0.0), starts[1]),
+            (train_task(said(3, model=apart), "finetune"), new_arrays(apart, 0)),
             (train_task(said(4), "finetune"), starts[0]),
         ]
     )

@@ -11,9 +11,9 @@ from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
 from clmm_core.training.evaluate import logits_of
 from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.lessons import Lesson, TrainTask, lesson_of, stage_of, trained_together, whole_windows
+from clmm_core.training.lessons import Lesson, TrainTask, learns, lesson_of, stage_of, trained_together, whole_windows
 from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import load_arrays, new_arrays
+from clmm_core.training.model_arrays import is_measured, is_stage_one, load_arrays, new_arrays
 from clmm_core.training.pretrain import PretrainConfig
 from clmm_core.training.pseudo_labels import pseudo_labels
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, SelftrainTask
@@ -179,3 +179,17 @@ def test_a_lesson_counts_by_the_windows_each_part_is_trained_on(settings: Settin
     assert few.weights("finetune") == {"accelerometer": 8.0, "gyroscope": 10.0, FUSION: 10.0}
     none = replace(gaps, rows=gaps.rows[~gaps.windows.present["gyroscope"]])
     assert none.weights("selftrain") == {"accelerometer": 2.0, FUSION: 2.0}, "a part without a window has no weight"
+
+
+def test_each_stage_learns_what_it_trains(settings: Settings):
+    """Never what is measured; without the shared feature no projections, at an encoder rate of 0 no encoders either."""
+    said = settings(3)
+    task, names = finetune_task(said), set(new_arrays(said["model"], 0))
+    apart = finetune_task(said | {"model": replace(said["model"], shared=False)})
+    frozen = replace(task, config=replace(task.config, encoder_rate=0.0))
+    trained = {name for name in names if not is_measured(name)}
+    assert {name for name in names if learns(pretrain_task(said), name)} == {name for name in trained if is_stage_one(name)}
+    for each in (task, selftrain_task(said, 0.5)):
+        assert {name for name in names if learns(each, name)} == trained
+    assert {name for name in names if learns(apart, name)} == {name for name in trained if ".projection." not in name}
+    assert {name for name in names if learns(frozen, name)} == {name for name in trained if not is_stage_one(name)}

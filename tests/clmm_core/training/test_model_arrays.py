@@ -1,11 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
-from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
+from clmm_core.training.model_arrays import arrays_of, is_measured, is_stage_one, is_stage_two, load_arrays, new_arrays
 
 
 def test_new_arrays_depend_on_the_seed_alone(config: Callable[..., ModelConfig]):
@@ -45,6 +46,18 @@ def test_stage_one_is_normalisation_encoders_and_projections(model: Callable[...
             expected |= {f"modalities.{name}.{piece}.{key}" for key in getattr(part, piece).state_dict()}
         expected |= {f"modalities.{name}.mean", f"modalities.{name}.std"}
     assert {name for name in arrays_of(network) if is_stage_one(name)} == expected
+
+
+def test_stage_two_needs_all_that_is_looked_at(config: Callable[..., ModelConfig]):
+    names = set(new_arrays(config(2), 0))
+    assert {name for name in names if is_stage_two(name, config(2))} == names
+    apart = {name for name in names if not is_stage_two(name, replace(config(2), shared=False))}
+    assert apart == {name for name in names if ".projection." in name}
+
+
+def test_what_is_measured_is_what_is_no_parameter(model: Callable[..., Clmm]):
+    network = model(3)
+    assert {name for name in arrays_of(network) if is_measured(name)} == {name for name, _ in network.named_buffers()}
 
 
 def test_a_modality_called_like_a_piece_is_told_from_it():
