@@ -1,6 +1,7 @@
 """Which host serves which device: looked up again before every question, because hosts come, go and change their ids."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from clmm_core.errors import CodeMismatchError, ConfigError, DataError, RoundFai
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import DeviceProfile, HostProfile
 from clmm_core.federated.source import client_source
+from clmm_core.federated.traffic import WORDS, Traffic, array_bytes, word_bytes
 from clmm_core.training.tasks import ProfileTask
 from server.hosts import Answer, Hosts, Question
 
@@ -27,6 +29,8 @@ class Directory:
     """In the order of their devices, because node ids are random."""
     unanswered: list[str] = field(default_factory=list)
     """Hosts that are connected but did not give a profile, and why."""
+    traffic: list[Traffic] = field(default_factory=list)
+    """What was sent and received, a question each, until it is taken."""
 
     def refresh(self) -> None:
         """Profile hosts that are new and forget those that left.
@@ -44,7 +48,8 @@ class Directory:
         arrived: dict[int, HostProfile] = {}
         self.unanswered = []
         if new:
-            answers, failures = self.hosts.ask("query.profile", {h: Question(ProfileTask(data=self.data), {}) for h in new}, HostProfile)
+            questions = {host: Question(ProfileTask(data=self.data), {}) for host in new}
+            answers, failures = self._asked("query.profile", questions, HostProfile)
             self._require_replies("query.profile", len(names), len(known) + len(answers), failures)
             arrived = {host: answer.reply for host, answer in answers.items()}
             self.unanswered = [f"query.profile: host {host} did not answer: {_last_line(why)}" for host, why in failures.items()]
@@ -108,7 +113,7 @@ class Directory:
         if not served:
             raise RoundFailedError(f"{message_type}: none of the {len(devices)} devices asked for is served by a connected host")
         questions = {host: Question(task_for(here), arrays) for host, here in served.items()}
-        answers, failures = self.hosts.ask(message_type, questions, reply_kind)
+        answers, failures = self._asked(message_type, questions, reply_kind)
         self._require_replies(message_type, len(questions), len(answers), failures)
         unserved = sorted(wanted.difference(*served.values()))
         left_out = self.unanswered + [f"{message_type}: device '{device}': no connected host serves it" for device in unserved]
@@ -117,12 +122,37 @@ class Directory:
             left_out.append(f"{message_type}: host {host} with device(s) {names} did not answer: {_last_line(why)}")
         return [replace(answer, devices=served[host]) for host, answer in answers.items()], left_out
 
+    def take_traffic(self) -> tuple[Traffic, ...]:
+        """Return what was sent and received since this was called last, added up by message in the order of their first."""
+        taken, self.traffic = self.traffic, []
+        of_each = {name: [each for each in taken if each.message == name] for name in dict.fromkeys(each.message for each in taken)}
+        return tuple(
+            Traffic(message=name, down=_added(each.down for each in those), up=_added(each.up for each in those))
+            for name, those in of_each.items()
+        )
+
+    def _asked(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        """Ask, and count the bytes of questions and answers; see `Hosts`."""
+        answers, failures = self.hosts.ask(message_type, questions, reply_kind)
+        sent = {id(question.arrays): array_bytes(question.arrays) for question in questions.values()}  # hosts are sent the same ones
+        down = _added(sent[id(each.arrays)] | {WORDS: word_bytes(each.task)} for each in questions.values())
+        up = _added(array_bytes(each.arrays) | {WORDS: word_bytes(each.reply)} for each in answers.values())
+        self.traffic.append(Traffic(message=message_type, down=down, up=up))
+        return answers, failures
+
     def _require_replies(self, message_type: str, asked: int, answered: int, failures: Mapping[int, str]) -> None:
         if answered < max(1.0, self.min_reply_share * asked):
             reasons = "; ".join(dict.fromkeys(_last_line(why) for why in failures.values()))
             raise RoundFailedError(
                 f"{message_type}: expected answers of at least {self.min_reply_share:.0%} of {asked} host(s), found {answered}: {reasons}"
             )
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
 
 
 def _last_line(why: str) -> str:

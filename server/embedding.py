@@ -40,6 +40,8 @@ def embedded_windows(run: Run) -> tuple[EmbeddedWindow, ...]:
     except RoundFailedError as error:
         run.note([f"embedding picture: {error}"])
         return ()
+    finally:
+        run.directory.take_traffic()  # the report's, not the training's: no step of the run has it
     run.note(absent + also_absent)
     return tuple(
         EmbeddedWindow(subject=point.device, group=group_of(point.device, split), label=point.label, x=point.x, y=point.y)

@@ -55,6 +55,7 @@ class Run:
         """Record a step that began at `since_s` on the monotonic clock; what it left out also goes to the notes."""
         now_s = time.monotonic()
         figures = {"num_hosts": self.directory.num_hosts, "num_devices": len(self.directory.devices), **figures}
+        figures["traffic"] = self.directory.take_traffic()
         self._add(RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures))
 
     def repeat(self, record: RoundRecord) -> None:

@@ -59,6 +59,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest_s:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(num_bytes: float) -> str:
+    """Return an amount of data with three digits, e.g. `812 B`, `12.3 kB`, `4.56 MB`; a kB is 1000 bytes."""
+    for unit, worth in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= 0.9995 * worth:
+            digits = num_bytes / worth
+            return f"{digits:.{2 if digits < 9.995 else 1 if digits < 99.95 else 0}f} {unit}"
+    return f"{num_bytes:.0f} B"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun, e.g. `1 window`, `12,345 windows`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

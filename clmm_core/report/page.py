@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from clmm_core.report import plots
+from clmm_core.report.communication import communication_in_words, communication_of, communication_table
 from clmm_core.report.embedding_plot import embedding_pictures
 from clmm_core.report.lines import (
     FEW_WINDOWS,
@@ -66,6 +67,7 @@ def render(run: RunRecord) -> str:
         num_left_out_hidden=max(0, len(times_left_out) - MAX_LEFT_OUT),
         training=[*_split_in_words(run.split), *_card_in_words(run.card), _term("machine", run.info.machine)],
         stages=_stages(run.rounds),
+        communication=_communication(run),
         quality=[
             {"name": name, "figure": f"{share:.2f}", "width": f"{100 * share:.1f}"}
             for name, share in sorted(run.quality.items(), key=lambda item: -item[1])
@@ -257,6 +259,15 @@ def _stages(rounds: tuple[RoundRecord, ...]) -> list[dict[str, object]]:
         ]
         rows.append({"name": stage, "cells": cells})
     return rows
+
+
+def _communication(run: RunRecord) -> dict[str, object] | None:
+    found = communication_of(run.rounds)
+    if found is None:
+        return None
+    columns, rows = communication_table(run.rounds)
+    bits = int(run.info.run_config.get("communication.update-bits", 32))
+    return {"text": communication_in_words(found, bits), "columns": columns, "rows": rows}
 
 
 def _range(numbers: list[int]) -> str:

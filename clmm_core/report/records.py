@@ -8,7 +8,7 @@ A results folder holds
     subjects.csv       a row a subject                         (SubjectRecord, without its counts)
     counts.json        confusion and calibration, per subject  (SubjectRecord.counts)
     embedding.json     windows in two dimensions, before and after stage one (EmbeddedWindow)
-    summary.json       groups, quality, notes, chance          (RunRecord.quality, .notes; the rest derived, for people and scripts)
+    summary.json       groups, quality, notes, chance, bytes   (RunRecord.quality, .notes; the rest derived, for people and scripts)
     model.safetensors, model.json   the last round's model and its card
     report.html        all of it to look at
 """
@@ -19,6 +19,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clmm_core.federated.traffic import Traffic
 
 Stage = Literal["profile", "normalise", "pretrain", "quality", "finetune", "selftrain", "evaluate"]
 STAGES: tuple[Stage, ...] = ("profile", "normalise", "pretrain", "quality", "finetune", "selftrain", "evaluate")
@@ -80,6 +82,8 @@ class RoundRecord:
     """Wall time since the run started, in seconds."""
     left_out: tuple[str, ...] = ()
     """What did not count in this step, and why."""
+    traffic: tuple[Traffic, ...] = ()
+    """What was sent and received in this step, by message; nothing where nobody counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

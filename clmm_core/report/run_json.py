@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from clmm_core.errors import DataError
 from clmm_core.federated.codec import from_json_strict
 from clmm_core.federated.messages import Counts
+from clmm_core.report.communication import Communication, communication_of
 from clmm_core.report.metrics import GroupSummary, chance, counts_as_arrays, counts_as_lists, group_counts, majority_share, summarise
 from clmm_core.report.records import GROUPS, Group, RunRecord, SubjectRecord
 
@@ -36,6 +37,8 @@ class Summary:
     groups: tuple[GroupSummary, ...]
     quality: Mapping[str, float]
     notes: tuple[str, ...]
+    communication: Communication | None = None
+    """None where the rounds counted no bytes, as those of older versions did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ def summary_of(run: RunRecord) -> Summary:
         groups=tuple(summary for group in GROUPS if (summary := summarise(run.subjects, group)) is not None),
         quality=run.quality,
         notes=run.notes,
+        communication=communication_of(run.rounds),
     )
 
 

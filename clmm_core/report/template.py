@@ -161,6 +161,19 @@ aria-label="{{ figure.title }}, scrolls sideways">{{ figure.svg }}</div>
 <tr><th scope="row">{{ stage.name }}</th>{% for cell in stage.cells %}<td class="number">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div>
 {% endif %}
+{% if communication %}
+<h3 style="margin-top: 1rem">What was sent</h3>
+<p>{{ communication.text }}</p>
+<div class="box" tabindex="0" role="region" aria-label="Table of bytes sent, scrolls sideways"><table>
+<caption>Training’s bytes between the server and all hosts, by the part of the model they belong to</caption>
+<thead><tr><th scope="col" rowspan="2">Part</th>{% for column in communication.columns %}
+<th scope="colgroup" colspan="2" class="number">{{ column }}</th>{% endfor %}</tr>
+<tr>{% for _ in communication.columns %}<th scope="col" class="number">down</th>
+<th scope="col" class="number">up</th>{% endfor %}</tr></thead>
+<tbody>{% for row in communication.rows %}
+<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td class="number">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
 {% if quality %}
 <div class="box" tabindex="0" role="region" aria-label="Table of sensor quality, scrolls sideways"><table>
 <caption>Measured quality of each sensor’s embeddings; they sum to 1 and guide how much each sensor is listened to</caption>

@@ -2,14 +2,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import CodeMismatchError, ConfigError, DataError, RoundFailedError
+from clmm_core.federated.arrays import FUSION
 from clmm_core.federated.messages import DeviceProfile, HostProfile, LeftOut, ModalityProfile
 from clmm_core.federated.source import client_source
+from clmm_core.federated.traffic import WORDS, word_bytes
+from clmm_core.training.tasks import ProfileTask
 from server.directory import Directory
 from server.hosts import Answer, Question
 
@@ -204,6 +208,25 @@ def test_nothing_depends_on_the_ids_of_hosts(ids: list[int], failing: set[int]):
     assert [line.partition("device")[2] for line in left_out] == [
         f"(s) {', '.join(repr(name) for name in devices)} did not answer: x" for devices in sorted(serving[i] for i in failing)
     ]
+
+
+def test_bytes_are_counted_of_all_that_is_asked_and_of_all_that_is_answered():
+    """A host that does not answer was sent its question; two questions of a kind are one line until they are taken."""
+    hosts = FakeHosts({1: serves("a"), 2: serves("b"), 3: serves("c", "d")}, failing={})
+    asked = directory(hosts)
+    asked.refresh()
+    (profile,) = asked.take_traffic()
+    assert (profile.message, profile.down) == ("query.profile", {WORDS: 3 * word_bytes(ProfileTask(data=DataConfig(name="synthetic")))})
+    assert profile.up == {WORDS: sum(map(word_bytes, hosts.profiles.values()))}
+    hosts.failing[2] = "gone"
+    arrays = {"modalities.acc.w": np.zeros(5, np.float32), "primary.w": np.zeros((2, 2), np.float32)}
+    for _ in range(2):
+        asked.ask("train.pretrain", ("a", "b", "c", "d"), lambda here: here, arrays, tuple)
+    (training,) = asked.take_traffic()
+    assert training.message == "train.pretrain"
+    assert training.down == {"acc": 2 * 3 * 20, FUSION: 2 * 3 * 16, WORDS: 2 * len('["a"]["b"]["c","d"]')}
+    assert training.up == {WORDS: 2 * len('["a"]["c","d"]')}
+    assert asked.take_traffic() == ()
 
 
 def test_what_hosts_left_out_is_told_in_the_order_of_devices():

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from clmm_core.federated.arrays import FUSION
+from clmm_core.federated.traffic import WORDS, Traffic
 from clmm_core.report import records
 from clmm_core.report.metrics import counts_of
 
@@ -31,13 +33,24 @@ def fake_embedding(rng: np.random.Generator, subjects: list[tuple[str, records.G
     )
 
 
+def fake_traffic(message: str, *, up_share: float = 1.0) -> Traffic:
+    """Return what six devices on two hosts would send: a whole modality is 288 kB, what is shared 300 kB, in stage two alone."""
+    down = {"accelerometer": 576_000, "gyroscope": 576_000, **({} if message == "train.pretrain" else {FUSION: 600_000}), WORDS: 3_100}
+    up = {name: round(count * up_share) for name, count in down.items() if name != WORDS} | {WORDS: 900}
+    return Traffic(message=message, down=down, up=up if message.startswith("train.") else {WORDS: 4_000})
+
+
 def fake_rounds() -> tuple[records.RoundRecord, ...]:
     whole: dict = {"num_hosts": 2, "num_devices": 6}
     rounds = [records.RoundRecord(stage="profile", **whole, round_s=0.4, elapsed_s=0.4)]
     for n in range(1, 21):
         loss = 2.1 + 2.3 * 0.85**n
         rounds.append(
-            records.RoundRecord(stage="pretrain", server_round=n, **whole, num_windows=1560, loss=loss, round_s=1.8, elapsed_s=2 * n)
+            records.RoundRecord(
+                **{"stage": "pretrain", "server_round": n, "num_windows": 1560, "loss": loss, "round_s": 1.8, "elapsed_s": 2 * n},
+                **whole,
+                traffic=(fake_traffic("train.pretrain", up_share=1 / 8),),
+            )
         )
     rounds.append(records.RoundRecord(stage="quality", **whole, round_s=0.7, elapsed_s=41))
     for n in range(21, 36):
@@ -48,6 +61,7 @@ def fake_rounds() -> tuple[records.RoundRecord, ...]:
             "round_s": 1.1,
             "elapsed_s": 20 + n,
             "left_out": left_out,
+            "traffic": (fake_traffic("train.finetune", up_share=1 / 8), fake_traffic("evaluate.subjects")),
         }
         rounds.append(records.RoundRecord(stage="finetune", server_round=n, **whole, num_windows=210, **figures))
     return tuple(rounds)

@@ -14,6 +14,7 @@ from clmm_core.report.lines import (
     plural,
     points,
     rerun_command,
+    size,
     subject_table,
 )
 from clmm_core.report.metrics import summarise
@@ -59,6 +60,9 @@ def test_figures_have_the_precision_they_deserve():
         "1 min 00 s",
         "4 min 05 s",
         "2 h 13 min",
+    ]
+    assert [size(count) for count in (0, 812, 999.4, 999.6, 12_345, 123_456, 999_400, 999_600, 4_560_000, 7.2e10)] == [
+        *("0 B", "812 B", "999 B", "1.00 kB", "12.3 kB", "123 kB", "999 kB", "1.00 MB", "4.56 MB", "72.0 GB")
     ]
     assert [plural(1, "window"), plural(12345, "window"), plural(0, "class", "classes")] == ["1 window", "12,345 windows", "0 classes"]
     assert (interval(81, 263), interval(0, 0)) == ("25.5–36.6 %", NOTHING)

@@ -111,7 +111,7 @@ def test_it_can_be_read_without_seeing_it(make_run):
     assert all(after - before <= 1 for before, after in pairwise(levels))
     assert len(page.all("svg")) == 6
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
-    assert len(page.all("caption")) == len(page.all("table")) == 3
+    assert len(page.all("caption")) == len(page.all("table")) == 4
     assert all("scope" in th for th in page.all("th"))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -130,6 +130,8 @@ def test_it_says_how_the_model_was_made_and_what_was_left_out(make_run):
         "5 windows of each class on each",
         "160,384 parameters",
         "0.57",
+        "576 kB",
+        "Updates go up as they are",
         *GROUP_MEANINGS.values(),
     ):
         assert part in text
@@ -139,6 +141,7 @@ def test_what_is_missing_is_said_with_its_reason(make_run):
     page = Outline(render(bare(make_run())))
     assert page.all("svg") == []
     assert page.text.count("Not shown: ") == 6
+    assert "What was sent" not in page.text
     for part in ("says nothing about how well", "No person was evaluated", "Nothing was reported as left out", "clmm run\n"):
         assert part in page.text + "\n"
 

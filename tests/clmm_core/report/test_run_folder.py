@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file
 
 from clmm_core.errors import ConfigError, DataError
+from clmm_core.federated.traffic import Traffic
 from clmm_core.report.metrics import accuracy
 from clmm_core.report.records import (
     GROUPS,
@@ -58,6 +59,7 @@ def counts(num_classes: int) -> st.SearchStrategy[EvaluationCounts]:
 
 def run_records() -> st.SearchStrategy[RunRecord]:
     classes = tuples(TEXTS, min_size=1, unique=True)
+    parts = st.dictionaries(TEXTS, COUNTS, max_size=3)
     rounds = st.builds(
         RoundRecord,
         stage=st.sampled_from(STAGES),
@@ -71,6 +73,7 @@ def run_records() -> st.SearchStrategy[RunRecord]:
         round_s=FINITE,
         elapsed_s=FINITE,
         left_out=tuples(TEXTS),
+        traffic=tuples(st.builds(Traffic, message=TEXTS, down=parts, up=parts)),
     )
     dots = tuples(st.builds(EmbeddedWindow, subject=TEXTS, group=st.sampled_from(GROUPS), label=TEXTS, x=FINITE, y=FINITE))
     cards = st.builds(
@@ -352,6 +355,17 @@ def test_an_unknown_field_deep_inside_is_named(finished: Path):
     picture.write_text(picture.read_text().replace('"x":', '"z": 1.0, "x":', 1))
     with pytest.raises(DataError, match=r"embedding\.json: .*mistake in before\.0\.z: an unknown field; written by another version"):
         read_run(finished)
+
+
+def test_results_from_before_bytes_were_counted_are_read(finished: Path, make_run):
+    rounds, summary = finished / "rounds.jsonl", finished / "summary.json"
+    lines = [json.loads(line) for line in rounds.read_text().splitlines()]
+    rounds.write_text("".join(json.dumps({key: line[key] for key in line if key != "traffic"}) + "\n" for line in lines))
+    older = json.loads(summary.read_text())
+    assert older.pop("communication")["training_bytes"] > 0
+    summary.write_text(json.dumps(older))
+    run = make_run()
+    assert read_run(finished) == replace(run, rounds=tuple(replace(each, traffic=()) for each in run.rounds))
 
 
 def test_joined_sensors_stay_one_modality(folder: RunFolder, make_run: Callable[..., RunRecord]):

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from clmm_core.errors import ConfigError
 from clmm_core.federated.source import client_source
+from clmm_core.federated.traffic import WORDS, Traffic
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import PARTIAL_SUFFIX, WEIGHTS, read_run
 from server import results as results_module
@@ -99,10 +100,16 @@ def study(cells: list[Cell], broken: list[Cell], trees: Cell, tmp_path_factory: 
 
 
 def without_times(run: RunRecord) -> RunRecord:
-    """Return what a run says, but when and where it ran, and how long it took."""
-    rounds = tuple(dataclasses.replace(each, round_s=0, elapsed_s=0) for each in run.rounds)
+    """Return what a run says, but when and where it ran, how long it took, and how long tasks are: they also name later stages."""
+    rounds = tuple(
+        dataclasses.replace(each, round_s=0, elapsed_s=0, traffic=tuple(map(without_words, each.traffic))) for each in run.rounds
+    )
     info = dataclasses.replace(run.info, name="", started_at="", run_config={**run.info.run_config, "results-dir": "", "run-name": ""})
     return dataclasses.replace(run, info=info, rounds=rounds)
+
+
+def without_words(traffic: Traffic) -> Traffic:
+    return dataclasses.replace(traffic, down={**traffic.down, WORDS: 0}, up={**traffic.up, WORDS: 0})
 
 
 def left_in(results: Path) -> set[str]:
