@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from clmm_core.federated.messages import DeviceProfile, HostQuality, HostSums
 from clmm_core.models.config import ModalityShape, ModelConfig, sized
 from clmm_core.report.records import Embedding, RunInfo, RunRecord, Split
 from clmm_core.report.run_folder import RunFolder
-from clmm_core.training.model_arrays import is_stage_one, new_arrays
+from clmm_core.training.lessons import learns
+from clmm_core.training.model_arrays import QUALITY, is_stage_one, is_stage_two, new_arrays
 from clmm_core.training.quality import quality_weights
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask
 from server.directory import Directory
@@ -181,11 +183,11 @@ def normalise(run: Run) -> None:
 
 def pretraining(run: Run) -> TrainingStage:
     """Return stage one: contrastive rounds over all training devices, encoders averaged per modality."""
-    settings = run.config.pretrain
+    settings, bits = run.config.pretrain, run.config.update_bits
 
     def task_for(devices: tuple[str, ...], learning_rate: float) -> PretrainTask:
         config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
-        return PretrainTask(**run.task_settings(), devices=devices, config=config)
+        return PretrainTask(**run.task_settings(), devices=devices, config=config, update_bits=bits)
 
     return TrainingStage(
         name="pretrain",
@@ -194,6 +196,7 @@ def pretraining(run: Run) -> TrainingStage:
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=is_stage_one,
+        learns=partial(learns, task_for((), 0.0)),
         after_round=lambda: ({}, []),
     )
 
@@ -219,7 +222,7 @@ def measure_quality(run: Run) -> dict[str, float]:
 def guide_fusion(run: Run, quality: Mapping[str, float]) -> None:
     """Put the measured quality into the model, where it uses it."""
     if run.model.fusion == "quality-guided":
-        run.arrays["fusion.quality"] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
+        run.arrays[QUALITY] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
 
 
 def _asked(answers: Sequence[Answer]) -> dict[str, int]:
@@ -228,11 +231,11 @@ def _asked(answers: Sequence[Answer]) -> dict[str, int]:
 
 def finetuning(run: Run) -> TrainingStage:
     """Return stage two: supervised rounds over the labelled devices, the whole network averaged."""
-    settings = run.config.finetune
+    settings, bits = run.config.finetune, run.config.update_bits
 
     def task_for(devices: tuple[str, ...], learning_rate: float) -> FinetuneTask:
         config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
-        return FinetuneTask(**run.task_settings(), devices=devices, config=config, labels=run.config.labels)
+        return FinetuneTask(**run.task_settings(), devices=devices, config=config, labels=run.config.labels, update_bits=bits)
 
     return TrainingStage(
         name="finetune",
@@ -240,7 +243,8 @@ def finetuning(run: Run) -> TrainingStage:
         devices=run.split.labelled,
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
-        travels=lambda _: True,
+        travels=lambda name: is_stage_two(name, run.model),
+        learns=partial(learns, task_for((), 0.0)),
         after_round=lambda: validation_figures(run),
     )
 

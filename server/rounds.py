@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from clmm_core.errors import RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import HostUpdate
+from clmm_core.federated.quantise import unpack
 from clmm_core.federated.server_optimizer import ServerOptimizer
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed
@@ -34,6 +35,8 @@ class TrainingStage:
     """Makes a host's task from its devices and the round's learning rate."""
     travels: Callable[[str], bool]
     """Which arrays the stage needs, by name."""
+    learns: Callable[[str], bool]
+    """Which of them it trains: those that come back, as updates."""
     after_round: Callable[[], tuple[dict[str, float], list[str]]]
     """More figures for the round's record, and what is not in them and why."""
 
@@ -54,7 +57,8 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         answers, left_out = run.directory.ask(
             f"train.{stage.name}", cohort, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
         )
-        usable, refused = _usable(answers)
+        learning = {name: values for name, values in outgoing.items() if stage.learns(name)}
+        usable, refused = _usable(answers, run.config.update_bits, learning)
         left_out += refused
         if not usable:
             raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
@@ -80,18 +84,23 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
     return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
 
 
-def _usable(answers: list[Answer]) -> tuple[list[Answer], list[str]]:
-    """Return the answers that count, and why devices of the others (and devices left out by their host) do not."""
+def _usable(answers: list[Answer], bits: int, learning: Arrays) -> tuple[list[Answer], list[str]]:
+    """Return the answers that count, unpacked, and why devices of the others (and devices left out by their host) do not."""
     usable: list[Answer] = []
     refused = [f"device '{each.device}': {each.reason}" for answer in answers for each in answer.reply.left_out]
     for answer in answers:
         if not answer.reply.devices:
             continue
-        if all(bool(np.isfinite(values).all()) for values in answer.arrays.values()):
-            usable.append(answer)
+        host = f"the host of device(s) {', '.join(repr(device.device) for device in answer.reply.devices)}"
+        try:
+            update = answer.arrays if bits == 32 else unpack(answer.arrays, bits, learning)
+        except ValueError as error:
+            refused.append(f"{host} sent an update that cannot be unpacked; it was refused: {error}")
+            continue
+        if all(bool(np.isfinite(values).all()) for values in update.values()):
+            usable.append(replace(answer, arrays=update))
         else:
-            names = ", ".join(f"'{device.device}'" for device in answer.reply.devices)
-            refused.append(f"the host of device(s) {names} sent an update with NaN or infinity; it was refused")
+            refused.append(f"{host} sent an update with NaN or infinity; it was refused")
     return usable, refused
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from clmm_core.data.fleet import DataConfig
 from clmm_core.data.labels import LabelDraw, LabelUnit
 from clmm_core.errors import ConfigError
+from clmm_core.federated.quantise import UpdateBits
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig, ServerOptimizerName
 from clmm_core.models.config import Attention, Branches, Fusion, ModelChoice, Preset
 from clmm_core.training.augment import Augmentation
@@ -70,6 +71,8 @@ class RunConfig:
     align: bool
     """Whether self-training expects every activity that has a label equally often on a device."""
     """Of a pseudo-label, at least."""
+    update_bits: UpdateBits
+    """Of a value of an update on its way to the server; below 32 updates are packed, with error feedback."""
     personal_labels: LabelDraw
     personal: FinetuneConfig
     smooth_s: float
@@ -137,6 +140,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         selftrain_stage=replace(_stage(keys, "finetune"), rounds=keys.integer("selftrain.rounds", 0)),
         confidence=keys.share("selftrain.confidence"),
         align=keys.boolean("selftrain.align"),
+        update_bits=_update_bits(keys),
         personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
         personal=replace(finetune, local=_local(keys, "personalise")),
         smooth_s=keys.number("evaluate.smooth-s", 0),
@@ -192,6 +196,14 @@ def _stage(keys: "_Keys", stage: str) -> StageConfig:
             momentum=keys.share(f"{stage}.server-momentum", below_one=True),
         ),
     )
+
+
+def _update_bits(keys: "_Keys") -> UpdateBits:
+    key, allowed = "communication.update-bits", get_args(UpdateBits)
+    bits = keys.integer(key)
+    if bits not in allowed:
+        raise _wrong(key, "one of " + ", ".join(map(str, allowed)), bits)
+    return bits
 
 
 def _pretrain(keys: "_Keys", augmentation: Augmentation) -> PretrainConfig:

@@ -6,11 +6,14 @@ from typing import Any
 from clmm_core.data.fleet import device_names
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.error_feedback import Residual
 from clmm_core.federated.messages import HostProfile
 from clmm_core.training.cohort import measure_quality, train_cohort
 from clmm_core.training.evaluate import evaluate_cohort
+from clmm_core.training.outgoing import outgoing_update
 from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
+from clmm_core.training.tasks import FinetuneTask, PretrainTask
 from server.hosts import Answer, Question
 
 WORK = {
@@ -30,6 +33,8 @@ class InProcessHosts:
 
     def __init__(self, num_hosts: int) -> None:
         self._num_hosts = num_hosts
+        self._residuals: dict[int, Residual | None] = {}
+        """By host, what its packed updates left out."""
 
     def names(self) -> tuple[int, ...]:
         """Return 0 .. num_hosts - 1."""
@@ -47,7 +52,15 @@ class InProcessHosts:
             reply = self._profile(task, host)
         else:
             reply, arrays = WORK[message_type](task, question.arrays)
+            arrays = self._outgoing(host, task, arrays)
         return Answer(from_json(reply_kind, to_json(reply)), arrays)
+
+    def _outgoing(self, host: int, task: Any, arrays: Arrays) -> Any:
+        """Return what a host sends: an update packed, if that is asked, with what its last one left out."""
+        if not isinstance(task, PretrainTask | FinetuneTask):
+            return arrays
+        outgoing, self._residuals[host] = outgoing_update(task, arrays, self._residuals.get(host))
+        return outgoing
 
     def _profile(self, task: Any, host: int) -> HostProfile:
         return profile_host(task, device_names(task.data)[host :: self._num_hosts])

@@ -7,6 +7,7 @@ better done for all, and when every run has stopped, all are answered at once. N
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +43,10 @@ class LockstepHosts(InProcessHosts):
         """See `Hosts`; what is better done for all runs waits until all have come to ask."""
         if message_type not in TOGETHER:
             return super().ask(message_type, questions, reply_kind)
-        return {host: self._run.answered(message_type, question) for host, question in questions.items()}, {}
+        answers = {host: self._run.answered(message_type, question) for host, question in questions.items()}
+        return {
+            host: replace(answer, arrays=self._outgoing(host, questions[host].task, answer.arrays)) for host, answer in answers.items()
+        }, {}
 
 
 class Lockstep:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from clmm_core.federated.traffic import WORDS
 from clmm_core.report.metrics import num_windows_of
+from clmm_core.report.records import RoundRecord
 from clmm_core.report.run_folder import WEIGHTS, read_run
 from server.results import train_and_write
 from server.run_config import Value, parse_run_config
@@ -22,8 +24,16 @@ PROJECT = Path(__file__).parents[1]
 OVERRIDES: dict[str, Value] = {
     **{"data.name": "synthetic", "data.num-devices": 6, "data.window-s": 1.28, "data.overlap": 0.0, "pretrain.views": 3},
     **{"pretrain.rounds": 1, "finetune.rounds": 2, "finetune.local-epochs": 1, "personalise.local-epochs": 1, "min-hosts": 2},
-    **{"split.num-test": 1, "report.points-per-device": 4},
+    **{"split.num-test": 1, "report.points-per-device": 4, "communication.update-bits": 4},
 }
+
+
+def traffic_of(record: RoundRecord) -> list[tuple[str, dict[str, int], dict[str, int]]]:
+    """Return the bytes of arrays by message and part; the loss that replies say may differ in its last digit."""
+    return [
+        (each.message, *({part: count for part, count in counts.items() if part != WORDS} for counts in (each.down, each.up)))
+        for each in record.traffic
+    ]
 
 
 @pytest.fixture
@@ -57,6 +67,7 @@ def test_flower_computes_what_hosts_in_one_process_compute(flower_run, run_confi
         (subject.subject, subject.group, num_windows_of(subject.counts)) for subject in here.subjects
     ]
     assert there.notes == here.notes
+    assert [traffic_of(each) for each in there.rounds] == [traffic_of(each) for each in here.rounds]
     assert {"clmm", "flwr", "ray", "torch"} <= set(there.info.versions)
 
 

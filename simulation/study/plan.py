@@ -26,7 +26,7 @@ SET_BY_STUDY = ("seed", "split.", "results-dir", "run-name")
 """Keys, or beginnings of keys, that follow from a study's splits and seeds, and from where its results go."""
 OF_TREES = ("seed", "data.", "split.", "labels.", "evaluate.")
 """Keys, or beginnings of keys, that extra trees depend on."""
-ADDED = {"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False}
+ADDED = {"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False, "communication.update-bits": 32}
 """Keys that came after the first figures were kept, each with the value at which it does nothing: a run from before keeps its name."""
 MAX_WORDS = 120
 """Characters of a results folder's name beside its digest; file systems take 255."""

@@ -15,11 +15,12 @@ from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import HostEvaluation, HostMoments, HostPlane, HostProfile, HostQuality, HostSums, HostUpdate
+from clmm_core.federated.quantise import unpack
 from clmm_core.federated.source import client_source
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import is_stage_one, new_arrays
+from clmm_core.training.model_arrays import is_measured, is_stage_one, new_arrays
 from clmm_core.training.plane import AXES, MEAN, SECOND, SUM, principal_plane
 from clmm_core.training.pretrain import PretrainConfig
 from clmm_core.training.tasks import (
@@ -46,20 +47,28 @@ TUNING = FinetuneConfig(encoder_rate=0.2, local=LOCAL)
 LABELS = LabelDraw(per_class=1)
 SUMS = SumsTask(data=DATA, devices=DEVICES, differences=False)
 ARRAYS = new_arrays(MODEL, 0)
+LEARNING = {name for name in ARRAYS if not is_measured(name)}
 Ask = Callable[..., RecordDict]
 
 
 @pytest.fixture
 def ask() -> Ask:
-    """Ask host 1 of 2: `ask("query.profile", task, arrays)` returns the reply's content."""
+    """Ask host 1 of 2: `ask("query.profile", task, arrays)` returns the reply's content; a `state` is the host's own."""
 
-    def make(message_type: str, task: Any, arrays: Arrays | None = None, node_config: Mapping[str, Any] | None = None) -> RecordDict:
+    def make(
+        message_type: str,
+        task: Any,
+        arrays: Arrays | None = None,
+        node_config: Mapping[str, Any] | None = None,
+        state: RecordDict | None = None,
+    ) -> RecordDict:
         content = RecordDict({"task": ConfigRecord({"json": task if isinstance(task, str) else to_json(task)})})
         content["arrays"] = ArrayRecord({name: Array(values) for name, values in (arrays or {}).items()})
         message = Message(content, dst_node_id=77, message_type=message_type)
         message.metadata.__dict__["_message_id"] = "question"
         place = {"partition-id": 1, "num-partitions": 2} if node_config is None else dict(node_config)
-        reply = app(message, Context(run_id=2, node_id=77, node_config=place, state=RecordDict(), run_config={}))
+        kept = RecordDict() if state is None else state
+        reply = app(message, Context(run_id=2, node_id=77, node_config=place, state=kept, run_config={}))
         assert not reply.has_error()
         assert reply.metadata.reply_to_message_id == "question"
         return reply.content
@@ -112,7 +121,9 @@ def test_pretrain(ask: Ask):
     assert [device.device for device in update.devices] == list(DEVICES)
     assert update.weights == {"accelerometer": float(sum(device.num_windows for device in update.devices))}
     arrays = arrays_in(content)
-    assert {name: values.shape for name, values in arrays.items()} == {name: values.shape for name, values in sent.items()}
+    assert {name: values.shape for name, values in arrays.items()} == {
+        name: values.shape for name, values in sent.items() if name in LEARNING
+    }
     assert any(values.any() for values in arrays.values())
 
 
@@ -120,7 +131,25 @@ def test_finetune(ask: Ask):
     content = ask("train.finetune", FinetuneTask(**TASK, config=TUNING, labels=LABELS), ARRAYS)
     update = decoded(content, HostUpdate)
     assert set(update.weights) == {"accelerometer", FUSION}
-    assert set(arrays_in(content)) == set(ARRAYS)
+    assert set(arrays_in(content)) == LEARNING
+
+
+def test_what_packed_updates_leave_out_stays_with_the_host_until_the_next_round(ask: Ask):
+    """Over three rounds, what was sent and what is kept add up to the updates that plain rounds send."""
+    plain, state = FinetuneTask(**TASK, config=TUNING, labels=LABELS), RecordDict()
+    total: dict[str, Any] = dict.fromkeys(LEARNING, 0.0)
+    for server_round in (1, 2, 3):
+        task = replace(plain, server_round=server_round)
+        wanted = arrays_in(ask("train.finetune", task, ARRAYS, state=state))
+        packed = arrays_in(ask("train.finetune", replace(task, update_bits=4), ARRAYS, state=state))
+        assert sum(data.nbytes for data in packed.values()) < sum(values.nbytes for values in wanted.values()) / 8
+        sent = unpack(packed, 4, wanted)
+        total = {name: total[name] + wanted[name] - sent[name] for name in total}
+        assert dict(state["residual-of"]) == {"stage": "finetune", "server-round": server_round}
+    kept = {name: array.numpy() for name, array in state["residual"].items()}
+    assert kept.keys() == total.keys()
+    assert all(np.allclose(kept[name], total[name], rtol=0, atol=1e-7) for name in total)
+    assert any(np.abs(values).max() > 1e-5 for values in kept.values())
 
 
 def test_selftrain(ask: Ask):
@@ -128,7 +157,7 @@ def test_selftrain(ask: Ask):
     content = ask("train.selftrain", task, ARRAYS)
     update = decoded(content, HostUpdate)
     assert [device.device for device in update.devices] == list(DEVICES)
-    assert set(arrays_in(content)) == set(ARRAYS)
+    assert set(arrays_in(content)) == LEARNING
 
 
 def test_quality(ask: Ask):

@@ -12,8 +12,10 @@ from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut
+from clmm_core.federated.quantise import pack
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig
 from clmm_core.federated.source import client_source
+from clmm_core.federated.traffic import WORDS
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.report.records import RoundRecord, Split
 from clmm_core.report.run_folder import RunFolder, read_rounds
@@ -37,6 +39,8 @@ class TrainingHosts:
     cohorts: list[tuple[str, ...]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     sent: list[Arrays] = field(default_factory=list)
+    bits: int = 32
+    """Below 32 updates are packed, and that of device "z" is cut off."""
 
     def names(self) -> tuple[int, ...]:
         return tuple(range(len(self.updates)))
@@ -62,7 +66,11 @@ class TrainingHosts:
         if value is None:
             return Answer(HostUpdate(weights={}, devices=(), left_out=(LeftOut(device=name, reason="too short"),)), {})
         trained = DeviceTraining(device=name, num_windows=10, loss=2.0)
-        return Answer(HostUpdate(weights={"acc": 10.0}, devices=(trained,)), {"modalities.acc.w": np.full(2, value, np.float32)})
+        arrays = {"modalities.acc.w": np.full(2, value, np.float32)}
+        if self.bits < 32:
+            packed = pack(arrays, self.bits, np.random.default_rng(0))
+            arrays = {part: data[:-2] if name == "z" else data for part, data in packed.items()}
+        return Answer(HostUpdate(weights={"acc": 10.0}, devices=(trained,)), arrays)
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def make_run(tmp_path: Path, run_config) -> Callable[..., Run]:
     def make(hosts: TrainingHosts, min_reply_share: float = 0.5) -> Run:
         names = {"training": tuple(hosts.updates), "validation": (), "test": (), "labelled": (), "classes": ("x", "y")}
         return Run(
-            config=parse_run_config(run_config()),
+            config=parse_run_config(run_config({"communication.update-bits": hosts.bits})),
             directory=Directory(hosts, DataConfig(), min_reply_share),
             folder=RunFolder.create(tmp_path, "run"),
             report=lambda record: None,
@@ -93,6 +101,7 @@ def train(run: Run, config: StageConfig = STAGE, devices: tuple[str, ...] = DEVI
         learning_rate=0.5,
         task_for=lambda here, rate: (here, rate),
         travels=lambda name: name.startswith("modalities."),
+        learns=lambda name: name.endswith(".w"),
         after_round=lambda: ({"validation_accuracy": 0.5}, ["validation: one is away"] if after else []),
     )
     train_stage(run, stage)
@@ -172,6 +181,25 @@ def test_an_update_that_is_not_finite_is_refused_and_named_and_the_others_count(
     assert (record.num_hosts, record.num_devices, record.num_windows) == (2, 2, 20)
     assert run.arrays["modalities.acc.w"].tolist() == [2.0, 2.0]
     assert run.notes == list(record.left_out)
+
+
+def test_packed_updates_are_unpacked_and_one_that_cannot_be_is_refused_and_named(make_run):
+    run = make_run(TrainingHosts({"a": 1.0, "b": 5.0, "z": 100.0}, bits=8))
+    (record,) = train(run, replace(STAGE, rounds=1), ("a", "b", "z"))
+    assert run.arrays["modalities.acc.w"].tolist() == pytest.approx([3.0, 3.0], rel=0.01)
+    assert (record.num_hosts, record.num_devices) == (2, 2)
+    (reason,) = record.left_out
+    assert reason.startswith("the host of device(s) 'z' sent an update that cannot be unpacked; it was refused: 'modalities.acc.packed'")
+
+
+def test_the_bytes_of_a_round_are_in_its_record(make_run):
+    """Three hosts, each sent one array of two numbers and sending one back, refused or not."""
+    rounds = train(make_run(TrainingHosts({"a": 1.0, "b": NAN, "c": 3.0})), replace(STAGE, rounds=2))
+    assert [[each.message for each in record.traffic] for record in rounds] == [["query.profile", "train.pretrain"], ["train.pretrain"]]
+    for record in rounds:
+        sent = record.traffic[-1]
+        assert (sent.down["acc"], sent.up["acc"]) == (3 * 8, 3 * 8)
+        assert set(sent.down) == set(sent.up) == {"acc", WORDS}
 
 
 def test_devices_and_hosts_that_did_not_count_are_named_once_in_the_notes(make_run):

@@ -40,6 +40,7 @@ def test_each_value_goes_where_its_key_says(run_config: Make):
         **{"pretrain.rounds": 2, "finetune.rounds": 3, "pretrain.lr": 0.5, "finetune.lr": 0.25, "personalise.lr": 0.125},
         **{"pretrain.server-optimizer": "fedadam", "finetune.server-momentum": 0.5, "split.num-test": 7, "labels.num-devices": 9},
         **{"labels.per-class": 4, "personalise.per-class": 6, "labels.unit": "window", "augment.crop": 0.3, "client.proximal": 0.1},
+        **{"communication.update-bits": 4},
     }
     config = parse_run_config(run_config(changed))
     assert (config.pretrain_stage.rounds, config.finetune_stage.rounds) == (2, 3)
@@ -50,6 +51,7 @@ def test_each_value_goes_where_its_key_says(run_config: Make):
     assert (config.labels.per_class, config.personal_labels.per_class) == (4, 6)
     assert config.labels.unit == config.personal_labels.unit == "window"
     assert config.finetune.augmentation.crop == 0.3
+    assert config.update_bits == 4
     assert config.pretrain.local.proximal == config.finetune.local.proximal == 0.1
 
 
@@ -187,6 +189,7 @@ def test_a_choice_lists_what_is_possible(run_config: Make, key: str, value: Valu
         *(("finetune.encoder-rate", -0.1), ("finetune.auxiliary", -0.1)),
         *(("report.points-per-device", -1), ("round-timeout-s", 0.0), ("hosts-timeout-s", 0.5)),
         *(("min-reply-share", -0.1), ("min-reply-share", 50.0)),
+        *(("communication.update-bits", 16), ("communication.update-bits", 0)),
     ],
 )
 def test_a_value_out_of_range_names_its_key_and_what_was_found(run_config: Make, key: str, value: Value):

@@ -216,7 +216,7 @@ TINY: dict[str, Value] = {
 """12 windows a device, one of each activity and session; one device has no gyroscope."""
 RUNS: tuple[dict[str, Value], ...] = (
     {},
-    {"seed": 1, "model.fusion": "uniform", "finetune.rounds": 2, "finetune.lr": 0.01},
+    {"seed": 1, "model.fusion": "uniform", "finetune.rounds": 2, "finetune.lr": 0.01, "communication.update-bits": 4},
     {"pretrain.rounds": 0, "selftrain.rounds": 1, "selftrain.confidence": 0.3},
     {"client.pooled": True, "pretrain.contrast": "per-modality", "pretrain.rounds": 2},
 )
