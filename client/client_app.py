@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from client.devices import devices_of_host, local_data
+from client.devices import devices_of_host, local_data, shares_data
 from clmm_core.errors import ClmmError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
@@ -47,7 +47,8 @@ def profile(message: Message, context: Context) -> Message:
     """Say which devices this host has, in counts."""
 
     def work(task: ProfileTask, _: Arrays) -> tuple[HostProfile, Arrays]:
-        return profile_host(task, devices_of_host(task.data, context.node_config)), {}
+        devices = devices_of_host(task.data, context.node_config)
+        return profile_host(task, devices, shares_data=shares_data(context.node_config)), {}
 
     return _answer(message, context, ProfileTask, work)
 

@@ -16,8 +16,15 @@ def local_data(data: DataConfig, node_config: NodeConfig) -> DataConfig:
     return data
 
 
+def shares_data(node_config: NodeConfig) -> bool:
+    """Return whether this host reads the run's recordings, as every host of a simulation, and has none of its own."""
+    return "recordings" not in node_config
+
+
 def devices_of_host(data: DataConfig, node_config: NodeConfig) -> tuple[str, ...]:
     """Return this host's devices: all in its own folder, or in a simulation every n-th of the data set.
+
+    Those it profiles; which it trains, the server says, and spreads a simulation's devices so that hosts have about as many windows.
 
     Raises:
         DataError: the data are not there, or the host knows neither a folder nor its place in a simulation.

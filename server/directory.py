@@ -11,9 +11,12 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import DeviceProfile, HostProfile
 from clmm_core.federated.source import client_source
 from clmm_core.federated.traffic import WORDS, Traffic, array_bytes, word_bytes
+from clmm_core.report.lines import by_reason, listed
 from clmm_core.training.tasks import ProfileTask
+from server.balance import balanced
 from server.hosts import Answer, Hosts, Question
 
+UNSERVED = "no connected host serves it"
 TaskFor = Callable[[tuple[str, ...]], Any]
 """Makes a host's task from the devices it is asked about."""
 
@@ -105,21 +108,16 @@ class Directory:
         """
         self.refresh()
         wanted = set(devices)
-        served: dict[int, tuple[str, ...]] = {}
-        for host, profile in self.profiles.items():
-            here = tuple(sorted({device.device for device in profile.devices} & wanted))
-            if here:
-                served[host] = here
+        served = self._shares(wanted)
         if not served:
             raise RoundFailedError(f"{message_type}: none of the {len(devices)} devices asked for is served by a connected host")
         questions = {host: Question(task_for(here), arrays) for host, here in served.items()}
         answers, failures = self._asked(message_type, questions, reply_kind)
         self._require_replies(message_type, len(questions), len(answers), failures)
         unserved = sorted(wanted.difference(*served.values()))
-        left_out = self.unanswered + [f"{message_type}: device '{device}': no connected host serves it" for device in unserved]
+        left_out = self.unanswered + [f"{message_type}: {line}" for line in by_reason((device, UNSERVED) for device in unserved)]
         for host, why in failures.items():
-            names = ", ".join(f"'{device}'" for device in served[host])
-            left_out.append(f"{message_type}: host {host} with device(s) {names} did not answer: {_last_line(why)}")
+            left_out.append(f"{message_type}: host {host} with device(s) {listed(served[host])} did not answer: {_last_line(why)}")
         return [replace(answer, devices=served[host]) for host, answer in answers.items()], left_out
 
     def take_traffic(self) -> tuple[Traffic, ...]:
@@ -139,6 +137,13 @@ class Directory:
         up = _added(array_bytes(each.arrays) | {WORDS: word_bytes(each.reply)} for each in answers.values())
         self.traffic.append(Traffic(message=message_type, down=down, up=up))
         return answers, failures
+
+    def _shares(self, wanted: set[str]) -> dict[int, tuple[str, ...]]:
+        """Return which of these devices each host is to be asked about; of hosts that share their data all have about as many windows."""
+        shares = {host: [each.device for each in profile.devices if each.device in wanted] for host, profile in self.profiles.items()}
+        windows = {each.device: each.num_windows for profile in self.profiles.values() for each in profile.devices}
+        spread = balanced({host: here for host, here in shares.items() if self.profiles[host].shares_data}, windows)
+        return {host: here for host, devices in shares.items() if (here := spread.get(host, tuple(sorted(devices))))}
 
     def _require_replies(self, message_type: str, asked: int, answered: int, failures: Mapping[int, str]) -> None:
         if answered < max(1.0, self.min_reply_share * asked):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from clmm_core.errors import RoundFailedError
 from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation
+from clmm_core.report.lines import by_reason
 from clmm_core.report.metrics import accuracy, counts_as_arrays, macro_f1, pooled
 from clmm_core.report.records import EvaluationCounts, Group, Split, SubjectRecord
 from clmm_core.training.tasks import EvaluateTask
@@ -79,7 +80,7 @@ def _evaluate(run: Run, devices: Sequence[str], personalise: tuple[str, ...]) ->
         )
 
     answers, left_out = run.directory.ask("evaluate.subjects", devices, task_for, run.arrays, HostEvaluation)
-    left_out += [f"device '{each.device}': {each.reason}" for answer in answers for each in answer.reply.left_out]
+    left_out += by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
     evaluations = sorted((each for answer in answers for each in answer.reply.devices), key=lambda each: each.device)
     return [_record(each, run.split) for each in evaluations], left_out
 

@@ -18,6 +18,7 @@ from clmm_core.training.lessons import learns
 from clmm_core.training.model_arrays import QUALITY, is_stage_one, is_stage_two, new_arrays
 from clmm_core.training.quality import quality_weights
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask
+from server.availability import absences, drawn_windows
 from server.directory import Directory
 from server.embedding import embedded_windows
 from server.evaluation import evaluate_subjects, validation_figures
@@ -58,6 +59,7 @@ def run_federation(
     guide_fusion(run, quality)
     train_stage(run, finetuning(run))
     train_stage(run, selftraining(run))
+    run.note(absences(run.rounds))
     subjects = evaluate_subjects(run)
     record = RunRecord(
         info=info,
@@ -193,6 +195,7 @@ def pretraining(run: Run) -> TrainingStage:
         name="pretrain",
         config=run.config.pretrain_stage,
         devices=run.split.training,
+        work=lambda device: settings.local.epochs * device.num_windows,
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=is_stage_one,
@@ -241,6 +244,7 @@ def finetuning(run: Run) -> TrainingStage:
         name="finetune",
         config=run.config.finetune_stage,
         devices=run.split.labelled,
+        work=lambda device: settings.local.epochs * drawn_windows(device, run.config.labels),
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=lambda name: is_stage_two(name, run.model),
@@ -259,4 +263,11 @@ def selftraining(run: Run) -> TrainingStage:
         return SelftrainTask(**same, labelled=run.split.labelled, confidence=run.config.confidence, expected=expected)
 
     config = run.config.selftrain_stage
-    return replace(stage_two, name="selftrain", config=config, devices=run.split.training, task_for=task_for)
+    return replace(
+        stage_two,
+        name="selftrain",
+        config=config,
+        devices=run.split.training,
+        work=lambda device: run.config.finetune.local.epochs * device.num_windows,
+        task_for=task_for,
+    )

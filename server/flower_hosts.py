@@ -13,8 +13,8 @@ from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_
 from server.hosts import Answer, Question
 
 POLL_S = 0.2
-DEAD_WORKER = "ray.exceptions.ActorDiedError"
-"""In the reason of an error that Flower's simulation replies with."""
+DEAD_WORKER = "ray.exceptions.Actor"
+"""In the reason of an error that Flower's simulation replies with: ActorDiedError, or ActorUnavailableError where a node is gone."""
 
 
 class FlowerHosts:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clmm_core.errors import RoundFailedError
+from clmm_core.errors import ConfigError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.messages import HostUpdate
+from clmm_core.federated.messages import DeviceProfile, HostUpdate
 from clmm_core.federated.quantise import unpack
 from clmm_core.federated.server_optimizer import ServerOptimizer
 from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.report.lines import by_reason, listed
 from clmm_core.seeds import derive_seed
 from server.hosts import Answer
 from server.run import Run
@@ -29,6 +30,8 @@ class TrainingStage:
     config: StageConfig
     devices: tuple[str, ...]
     """Those that may take part."""
+    work: Callable[[DeviceProfile], int]
+    """Windows a device trains on in a round, each as often as it is trained on."""
     learning_rate: float
     """A device's, before decay."""
     task_for: Callable[[tuple[str, ...], float], Any]
@@ -45,17 +48,23 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
     """Run every round of `stage`, replacing `run.arrays` after each.
 
     Raises:
+        ConfigError: no device can keep the deadline of the simulated fleet.
         RoundFailedError: too few hosts answered, or no answer can be used.
     """
+    _require_somebody_in_time(run, stage)
     optimizer = ServerOptimizer(stage.config.server)
     for round_of_stage in range(1, stage.config.rounds + 1):
         since_s = time.monotonic()
         run.server_round += 1
         learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
         cohort = choose_devices(stage.devices, stage.config.participation, run.config.seed, run.server_round)
+        turnout = run.config.availability.turnout(_work(run, stage, cohort), run.server_round)
         outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
+        if not turnout.present:
+            run.ended(stage.name, since_s, server_round=run.server_round, num_hosts=0, num_devices=0, **turnout.figures(()))
+            continue
         answers, left_out = run.directory.ask(
-            f"train.{stage.name}", cohort, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
+            f"train.{stage.name}", turnout.present, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
         )
         learning = {name: values for name, values in outgoing.items() if stage.learns(name)}
         usable, refused = _usable(answers, run.config.update_bits, learning)
@@ -65,13 +74,31 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         run.arrays = optimizer.apply(run.arrays, _mean_update(usable))
         figures, not_in_them = stage.after_round()
         left_out += not_in_them
-        run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **_figures(usable), **figures)
+        figures |= _figures(usable) | turnout.figures(each.device for answer in usable for each in answer.reply.devices)
+        run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
 
 
 def choose_devices(devices: tuple[str, ...], participation: float, seed: int, server_round: int) -> tuple[str, ...]:
     """Return this round's cohort, ascending: a function of seed and round only, at least one device."""
     count = max(1, round(min(participation, 1.0) * len(devices)))
     return tuple(sorted(random.Random(derive_seed(seed, "cohort", server_round)).sample(sorted(devices), count)))
+
+
+def _require_somebody_in_time(run: Run, stage: TrainingStage) -> None:
+    """Refuse a deadline that no device of a stage can ever keep; a round that happens to be without a device is passed over."""
+    availability = run.config.availability
+    fastest_s = min(availability.takes_s(_work(run, stage, stage.devices)).values(), default=0.0)
+    if stage.config.rounds and availability.deadline_s and fastest_s > availability.deadline_s:
+        raise ConfigError(
+            f"fleet.deadline-s: {stage.name}: expected at most {availability.deadline_s:g} s a round, but the fastest of "
+            f"{len(stage.devices)} device(s) needs {fastest_s:.3g}: raise it or fleet.windows-per-s, or ask for fewer local epochs"
+        )
+
+
+def _work(run: Run, stage: TrainingStage, cohort: tuple[str, ...]) -> dict[str, int]:
+    """Return what each device of a cohort has to do; nothing for one whose host is away."""
+    devices = run.directory.devices
+    return {device: stage.work(devices[device]) if device in devices else 0 for device in cohort}
 
 
 def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> float:
@@ -87,11 +114,11 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
 def _usable(answers: list[Answer], bits: int, learning: Arrays) -> tuple[list[Answer], list[str]]:
     """Return the answers that count, unpacked, and why devices of the others (and devices left out by their host) do not."""
     usable: list[Answer] = []
-    refused = [f"device '{each.device}': {each.reason}" for answer in answers for each in answer.reply.left_out]
+    refused = by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
     for answer in answers:
         if not answer.reply.devices:
             continue
-        host = f"the host of device(s) {', '.join(repr(device.device) for device in answer.reply.devices)}"
+        host = f"the host of device(s) {listed([device.device for device in answer.reply.devices])}"
         try:
             update = answer.arrays if bits == 32 else unpack(answer.arrays, bits, learning)
         except ValueError as error:

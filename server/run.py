@@ -12,6 +12,8 @@ from clmm_core.report.run_folder import RunFolder
 from server.directory import Directory
 from server.run_config import RunConfig
 
+MAX_LEFT_OUT = 100
+"""Lines of what a step left out that are kept; the others are counted."""
 Report = Callable[[RoundRecord], None]
 """Told of each step as it ends."""
 
@@ -54,6 +56,7 @@ class Run:
     def ended(self, stage: Stage, since_s: float, **figures: Any) -> None:
         """Record a step that began at `since_s` on the monotonic clock; what it left out also goes to the notes."""
         now_s = time.monotonic()
+        figures["left_out"] = _shortened(figures.get("left_out", ()))
         figures = {"num_hosts": self.directory.num_hosts, "num_devices": len(self.directory.devices), **figures}
         figures["traffic"] = self.directory.take_traffic()
         self._add(RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures))
@@ -68,3 +71,8 @@ class Run:
         self.note(record.left_out)
         self.folder.append_round(record)
         self.report(record)
+
+
+def _shortened(left_out: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(left_out) - MAX_LEFT_OUT
+    return left_out if more <= 0 else (*left_out[:MAX_LEFT_OUT], f"and {more:,} more of this kind")

@@ -15,6 +15,7 @@ from clmm_core.training.augment import Augmentation
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.local import LocalConfig, OptimizerName
 from clmm_core.training.pretrain import Aggregation, Contrast, LossName, PretrainConfig
+from server.availability import Availability
 
 Value = bool | int | float | str
 
@@ -81,6 +82,8 @@ class RunConfig:
     """Windows of each device shown, as points in a plane, in the report's picture; 0 leaves it out."""
     validate_every: int
     """Rounds after stage one from one look at the validation subjects to the next, the last always; 0 leaves it to the final evaluation."""
+    availability: Availability
+    """Of a simulated fleet."""
     round_timeout_s: float
     """How long a round waits for its hosts."""
     min_hosts: int
@@ -146,6 +149,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         smooth_s=keys.number("evaluate.smooth-s", 0),
         points_per_device=keys.integer("report.points-per-device", 0),
         validate_every=keys.integer("report.validate-every", 0),
+        availability=_availability(keys, seed),
         round_timeout_s=keys.number("round-timeout-s", 1),
         min_hosts=keys.integer("min-hosts", 1),
         hosts_timeout_s=keys.number("hosts-timeout-s", 1),
@@ -170,6 +174,16 @@ def _data(keys: "_Keys", seed: int) -> DataConfig:
         zero_fill=keys.boolean("data.zero-fill"),
         # Only these draw from it; elsewhere one seed's windows are another's, and are kept between the runs of a process.
         seed=seed if keys.text("data.name") == "synthetic" or keys.number("data.missing-share") else 0,
+    )
+
+
+def _availability(keys: "_Keys", seed: int) -> Availability:
+    return Availability(
+        seed=seed,
+        drop_out=keys.number("fleet.drop-out"),
+        speed_spread=keys.number("fleet.speed-spread"),
+        windows_per_s=keys.number("fleet.windows-per-s"),
+        deadline_s=keys.number("fleet.deadline-s"),
     )
 
 

@@ -8,13 +8,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from clmm_core.errors import ClmmError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from clmm_core.report.records import RunRecord
@@ -22,7 +24,20 @@ if TYPE_CHECKING:
     from simulation.overrides import Value
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+MAX_ROWS = 50
+"""People in the table at the end of a run: unseen ones first, the worst first."""
 app = typer.Typer(help="Federated activity recognition from wearables: train, look at data, report.", no_args_is_help=True)
+
+
+# What `run` and `simulate` have in common.
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="A run-config value in TOML; can be repeated.")
+]
+Results = Annotated[Path, typer.Option(help="Folder that gets a folder a run.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run; else UTC time and data set.")]
+Project = Annotated[Path | None, typer.Option("--app", help="The project to run; else the one this command is installed from.")]
+RayAddress = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster to join; this machine must be one of its nodes.")]
+WorkersPerGpu = Annotated[int | None, typer.Option(min=0, help="Workers that share a GPU; 0 keeps GPUs from them.")]
 
 
 @app.command()
@@ -31,45 +46,51 @@ def run(
     data: Annotated[str | None, typer.Option(help="Data set, as `clmm data list` names it: data.name.")] = None,
     path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
     hosts: Annotated[int, typer.Option(min=1, help="Simulated hosts (SuperNodes).")] = 2,
-    results: Annotated[Path, typer.Option(help="Folder that gets a folder a run.")] = Path("results"),
-    name: Annotated[str | None, typer.Option(help="Name of the run; else UTC time and data set.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="A run-config value in TOML; can be repeated.")
-    ] = None,
-    project: Annotated[Path | None, typer.Option("--app", help="The project to run; else the one this command is installed from.")] = None,
+    workers_per_gpu: WorkersPerGpu = None,
+    results: Results = Path("results"),
+    name: Name = None,
+    settings: Settings = None,
+    project: Project = None,
 ) -> None:
     """Train and evaluate once, on this machine, with Flower's simulation."""
-    from simulation.flwr_run import FlowerRun, new_home  # noqa: PLC0415
-    from simulation.overrides import (  # noqa: PLC0415
-        apply_overrides,
-        check_run_config,
-        find_app,
-        parse_overrides,
-        read_app_config,
-        with_absolute_path,
-    )
+    from simulation.overrides import find_app, parse_overrides  # noqa: PLC0415
 
     with _errors_told():
-        folder = find_app(project)
         shorthands: dict[str, Value] = {"data.name": data} if data is not None else {}
         shorthands |= {"data.path": str(path)} if path is not None else {}
-        overrides = with_absolute_path({**parse_overrides(settings or ()), **shorthands})
-        config = apply_overrides(read_app_config(folder), overrides)
-        if "min-hosts" in config and "min-hosts" not in overrides:  # all of them register within a moment of the start
-            overrides["min-hosts"] = hosts
-        asked_name = name or _default_name(results, str(config.get("data.name", "")))
-        check_run_config(folder, apply_overrides(config, {"results-dir": str(results.absolute()), "run-name": asked_name}))
-        job = FlowerRun(
-            app=folder,
-            results_dir=results,
-            name=asked_name,
-            overrides=overrides,
-            hosts=hosts,
+        place = _Place(find_app(project), results, name, hosts, "", workers_per_gpu or 0)
+        _start({**parse_overrides(settings or ()), **shorthands}, place)
+
+
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (docs/simulation.md).")],
+    *,
+    hosts: Annotated[int | None, typer.Option(min=1, help="Simulated hosts (SuperNodes), else the scenario's.")] = None,
+    ray_address: RayAddress = None,
+    workers_per_gpu: WorkersPerGpu = None,
+    results: Results = Path("results"),
+    name: Name = None,
+    settings: Settings = None,
+    project: Project = None,
+) -> None:
+    """Train and evaluate once on a simulated fleet: its size, sensors, labels, speeds, drop-out, hosts. Options stand over the scenario."""
+    from simulation.overrides import find_app, parse_overrides, read_app_config  # noqa: PLC0415
+    from simulation.scenario import overrides_of, read_scenario  # noqa: PLC0415
+
+    with _errors_told():
+        scenario, folder = read_scenario(file), find_app(project)
+        overrides = overrides_of(scenario, read_app_config(folder), parse_overrides(settings or ()))
+        place = _Place(
+            folder,
+            results,
+            name,
+            scenario.hosts if hosts is None else hosts,
+            scenario.ray_address if ray_address is None else ray_address,
+            scenario.workers_per_gpu if workers_per_gpu is None else workers_per_gpu,
         )
-        home = new_home(folder, job.name)
-        if name is None:  # two runs may start in the same second
-            job = replace(job, name=home.name)
-        _run_and_tell(job, home)
+        _console().print(scenario.title, markup=False, highlight=False, soft_wrap=True)
+        _start(overrides, place)
 
 
 @app.command()
@@ -126,6 +147,44 @@ def _default_name(results: Path, data_name: str) -> str:
     return next(each for each in candidates if not (results / each).exists() and not (results / f"{each}.partial").exists())
 
 
+class _Place(NamedTuple):
+    """Where a run goes on, and where its results go: none of it changes what is computed."""
+
+    app: Path
+    results: Path
+    name: str | None
+    hosts: int
+    ray_address: str
+    workers_per_gpu: int
+
+
+def _start(overrides: "Mapping[str, Value]", place: _Place) -> None:
+    """Check a run before Flower and Ray start, then do it."""
+    from simulation.flwr_run import FlowerRun, check_cluster, new_home  # noqa: PLC0415
+    from simulation.overrides import apply_overrides, check_run_config, read_app_config, with_absolute_path  # noqa: PLC0415
+
+    overrides = with_absolute_path(overrides)
+    config = apply_overrides(read_app_config(place.app), overrides)
+    if "min-hosts" in config and "min-hosts" not in overrides:  # all of them register within a moment of the start
+        overrides["min-hosts"] = place.hosts
+    asked_name = place.name or _default_name(place.results, str(config.get("data.name", "")))
+    check_run_config(place.app, apply_overrides(config, {"results-dir": str(place.results.absolute()), "run-name": asked_name}))
+    job = FlowerRun(
+        app=place.app,
+        results_dir=place.results,
+        name=asked_name,
+        overrides=overrides,
+        hosts=place.hosts,
+        ray_address=place.ray_address,
+        workers_per_gpu=place.workers_per_gpu,
+    )
+    check_cluster(job.ray_address)
+    home = new_home(place.app, job.name)
+    if place.name is None:  # two runs may start in the same second
+        job = replace(job, name=home.name)
+    _run_and_tell(job, home)
+
+
 def _run_and_tell(job: "FlowerRun", home: Path) -> None:
     from clmm_core.report.run_folder import read_run  # noqa: PLC0415
     from simulation.flwr_run import run_flower  # noqa: PLC0415
@@ -149,7 +208,7 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
     from rich.text import Text  # noqa: PLC0415
 
     from clmm_core.report.lines import headline, subject_table  # noqa: PLC0415
-    from clmm_core.report.run_folder import REPORT  # noqa: PLC0415
+    from clmm_core.report.run_folder import REPORT, SUBJECTS  # noqa: PLC0415
 
     header, *rows = subject_table(record)
     shown = [
@@ -159,9 +218,11 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
     for i in shown:
         is_word = header[i] in ("subject", "group", "sensors")
         table.add_column(header[i], justify="left" if is_word else "right", no_wrap=not is_word)
-    for row in rows:
+    for row in rows[:MAX_ROWS]:
         table.add_row(*(Text(row[i]) for i in shown))
     console.print(table)
+    if (more := len(rows) - MAX_ROWS) > 0:
+        console.print(f"and {more:,} more in {_shown(folder / SUBJECTS)}", markup=False, highlight=False, soft_wrap=True)
     console.print(headline(record), markup=False, highlight=False)
     console.print(f"Report: {_shown(folder / REPORT)}", markup=False, highlight=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ MAX_WORKERS_PER_GPU = 100
 FOLLOW_INTERVAL_S = 0.2
 STATUS_INTERVAL_S = 5.0
 """Between questions about the status, should the log end before the run."""
+CLUSTER_TIMEOUT_S = 10.0
 NUM_LOG_LINES = 15
 """Lines of the log shown where our own message is missing."""
 
@@ -162,6 +164,24 @@ def cause_of(log: str, details: str) -> str:
     last = [line for line in log.splitlines() if line.strip()][-NUM_LOG_LINES:]
     says = details.removeprefix(_DETAILS_PREFIX).strip()
     return "\n".join((f"The run failed: {says or 'Flower gives no reason'}", "The end of its log:", *(f"  {line}" for line in last)))
+
+
+def check_cluster(address: str) -> None:
+    """See that a Ray head answers, where one is to be joined.
+
+    Raises:
+        ConfigError: nobody listens there.
+    """
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CLUSTER_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"Ray address: expected a Ray head at {address}, found none ({error}): start one with `ray start --head`, and this machine as "
+            "a node of it"
+        ) from error
 
 
 def gpu_share(num_workers: int) -> float:

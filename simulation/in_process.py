@@ -63,4 +63,4 @@ class InProcessHosts:
         return outgoing
 
     def _profile(self, task: Any, host: int) -> HostProfile:
-        return profile_host(task, device_names(task.data)[host :: self._num_hosts])
+        return profile_host(task, device_names(task.data)[host :: self._num_hosts], shares_data=True)

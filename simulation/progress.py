@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clmm_core.errors import DataError
-from clmm_core.report.lines import describe_round, duration, percent, plural
+from clmm_core.report.lines import absent_in_words, describe_round, duration, percent, plural
 from clmm_core.report.records import STAGES, RoundRecord, Stage
 from clmm_core.report.run_folder import INFO, read_rounds
 
@@ -194,11 +194,17 @@ def render(progress: RunProgress, *, elapsed_s: float, since_last_step_s: float)
         last = progress.rounds[-1]
         lines += [_curve("loss", progress, lambda record: record.loss, "{:.3f}".format)]
         lines += [_curve("validation accuracy", progress, lambda record: record.validation_accuracy, percent)]
-        lines.append(
-            Text(f"{plural(last.num_devices, 'device')} on {plural(last.num_hosts, 'host')}, {plural(last.num_windows, 'window')}")
-        )
+        lines.append(Text(_figures(last)))
         lines += [Text(f"left out: {reason}", style="yellow", overflow="ellipsis", no_wrap=True) for reason in last.left_out[:3]]
     return Group(*lines, Text(time_line, style="dim"))
+
+
+def _figures(record: RoundRecord) -> str:
+    """Return how many devices counted in a step, who did not, and how fast it went."""
+    parts = [f"{plural(record.num_devices, 'device')} on {plural(record.num_hosts, 'host')}", *absent_in_words(record)]
+    parts += [plural(record.num_windows, "window")] if record.num_windows else []
+    parts += [f"{record.num_devices / record.round_s:,.1f} devices a second"] if record.round_s else []
+    return ", ".join(parts)
 
 
 def _stage_line(progress: RunProgress) -> Text:

@@ -30,6 +30,8 @@ class DeviceProfile:
     modalities: Mapping[str, ModalityProfile]
     labelled_windows: Mapping[str, int]
     """By activity; unlabelled windows are in none."""
+    labelled_trials: Mapping[str, int] = field(default_factory=dict)
+    """By activity, in how many labelled intervals those are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class HostProfile:
     """0 where a window is a whole trial."""
     devices: tuple[DeviceProfile, ...]
     left_out: tuple[LeftOut, ...] = ()
+    shares_data: bool = False
+    """Whether it reads the run's data set like other hosts, and so can train any of its devices: a host of a simulation."""
 
 
 @dataclass(frozen=True, kw_only=True)

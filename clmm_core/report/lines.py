@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterable, Sequence
 
 from clmm_core.report.metrics import (
     GroupSummary,
@@ -29,6 +30,8 @@ GROUP_MEANINGS: dict[Group, str] = {
 FEW_WINDOWS = 100
 """Below this many windows a subject's accuracy is marked as rough: the 95 % half-width at 80 % is then above 7.8 points."""
 NOTHING = "–"
+MAX_NAMES = 5
+"""Devices named in a line; the others are counted."""
 SUBJECT_HEADER = ("subject", "group", "sensors", "windows", "accuracy", "95 % interval", "macro-F1", "ECE", "personalised")
 
 
@@ -73,6 +76,24 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names in quotes, the first few of many, e.g. `'a', 'b', 'c' and 497 more`."""
+    shown = ", ".join(f"'{name}'" for name in names[:MAX_NAMES])
+    return shown if len(names) <= MAX_NAMES else f"{shown} and {len(names) - MAX_NAMES:,} more"
+
+
+def by_reason(left_out: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each reason with the devices it holds for, in the order given: of thousands of devices, a few lines.
+
+    Args:
+        left_out: devices, each with why.
+    """
+    devices: dict[str, list[str]] = {}
+    for device, reason in left_out:
+        devices.setdefault(reason, []).append(device)
+    return [f"{'device' if len(names) == 1 else 'devices'} {listed(names)}: {reason}" for reason, names in devices.items()]
+
+
 def labels_in_words(split: Split) -> str:
     """Return how many labels a labelled device gives, e.g. `1 labelled trial a class`, `all labels`."""
     return f"{plural(split.labels_per_class, f'labelled {split.label_unit}')} a class" if split.labels_per_class else "all labels"
@@ -89,6 +110,7 @@ def describe_round(record: RoundRecord, rounds_total: int | None) -> str:
     if record.server_round is not None:
         parts.append(f"round {record.server_round}" + (f"/{rounds_total}" if rounds_total is not None else ""))
     parts.append(plural(record.num_devices, "device"))
+    parts += absent_in_words(record)
     if record.loss is not None:
         parts.append(f"loss {record.loss:.3f}")
     if record.validation_accuracy is not None:
@@ -101,6 +123,14 @@ def describe_round(record: RoundRecord, rounds_total: int | None) -> str:
         more = f" (and {len(others)} more)" if others else ""
         parts.append(f"left out: {' '.join(first.split())}{more}")
     return "  ".join(parts)
+
+
+def absent_in_words(record: RoundRecord) -> list[str]:
+    """Return what a simulated fleet did in a round, e.g. `12 dropped out`, `3 too slow`, `31.0 s simulated`; nothing without one."""
+    if record.simulated_s is None:
+        return []
+    counts = ((record.num_dropped_out, "dropped out"), (record.num_stragglers, "too slow"))
+    return [*(f"{count:,} {what}" for count, what in counts if count), f"{duration(record.simulated_s)} simulated"]
 
 
 def subject_row(subject: SubjectRecord) -> list[str]:

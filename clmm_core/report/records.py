@@ -71,6 +71,12 @@ class RoundRecord:
     """Devices whose reply counted."""
     num_windows: int = 0
     """Windows trained on, summed over devices."""
+    num_dropped_out: int = 0
+    """Devices of the cohort that failed, in a simulated fleet; they were not asked."""
+    num_stragglers: int = 0
+    """Devices that would have missed the deadline of a simulated fleet; they were not asked."""
+    simulated_s: float | None = None
+    """What the round would have taken on a simulated fleet, in seconds; None where nothing is simulated."""
     loss: float | None = None
     """Mean training loss, weighted by windows."""
     validation_accuracy: float | None = None

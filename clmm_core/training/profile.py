@@ -14,7 +14,7 @@ from clmm_core.models.encoder import with_differences
 from clmm_core.training.tasks import ProfileTask, SumsTask
 
 
-def profile_host(task: ProfileTask, devices: tuple[str, ...]) -> HostProfile:
+def profile_host(task: ProfileTask, devices: tuple[str, ...], *, shares_data: bool = False) -> HostProfile:
     """Return the profile of each device this host serves; one whose recordings cannot be used is left out, with the reason."""
     dataset = open_dataset(task.data)
     profiles: list[DeviceProfile] = []
@@ -33,6 +33,7 @@ def profile_host(task: ProfileTask, devices: tuple[str, ...]) -> HostProfile:
         window_s=window_of(task.data, dataset).length_s or 0.0,
         devices=tuple(profiles),
         left_out=tuple(left_out),
+        shares_data=shares_data,
     )
 
 
@@ -46,12 +47,13 @@ def _profile(windows: DeviceWindows) -> DeviceProfile:
         )
         for name, values in windows.streams.items()
     }
-    names = sorted(set(windows.labels.tolist()) - {NO_LABEL})
+    rows = {label: windows.labels == label for label in sorted(set(windows.labels.tolist()) - {NO_LABEL})}
     return DeviceProfile(
         device=windows.device,
         num_windows=len(windows),
         modalities=modalities,
-        labelled_windows={label: int((windows.labels == label).sum()) for label in names},
+        labelled_windows={label: int(mask.sum()) for label, mask in rows.items()},
+        labelled_trials={label: len(set(windows.trials[mask].tolist())) for label, mask in rows.items()},
     )
 
 

@@ -3,17 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from typing import Literal
 
 from clmm_core.errors import ConfigError
 from server.run_config import parse_run_config
 from simulation.overrides import Value, apply_overrides
+from simulation.yaml_file import read_yaml
 
 Overrides = Mapping[str, Value]
 Figure = Literal["none", "settings", "curve"]
@@ -26,7 +24,10 @@ SET_BY_STUDY = ("seed", "split.", "results-dir", "run-name")
 """Keys, or beginnings of keys, that follow from a study's splits and seeds, and from where its results go."""
 OF_TREES = ("seed", "data.", "split.", "labels.", "evaluate.")
 """Keys, or beginnings of keys, that extra trees depend on."""
-ADDED = {"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False, "communication.update-bits": 32}
+ADDED = {
+    **{"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False, "communication.update-bits": 32},
+    **{"fleet.drop-out": 0.0, "fleet.speed-spread": 0.0, "fleet.windows-per-s": 100.0, "fleet.deadline-s": 0.0},
+}
 """Keys that came after the first figures were kept, each with the value at which it does nothing: a run from before keeps its name."""
 MAX_WORDS = 120
 """Characters of a results folder's name beside its digest; file systems take 255."""
@@ -123,31 +124,13 @@ class Cell:
         return _digest({key: value for key, value in _what_counts(self.values).items() if not key.startswith(AFTER_STAGE_ONE)})
 
 
-class _EveryKeyOnce(yaml.SafeLoader):
-    """YAML in which a key that is there twice is a mistake: the first of two methods of one name would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names = [name.value for name, _ in node.value]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"found '{twice[0]}' twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_study(path: Path) -> Study:
     """Return a checked study file.
 
     Raises:
         ConfigError: it cannot be read, or says something that cannot be; names the file and the key.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _EveryKeyOnce)
-        return TypeAdapter(Study).validate_json(json.dumps(content), strict=True, extra="forbid")
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(f"{path}: {where}: {first['msg']}; docs/studies.md shows a study file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"{path}: expected a study file in YAML, cannot read it: {error}") from error
+    return read_yaml(path, Study, "docs/studies.md")
 
 
 def cells_of(study: Study, config: Overrides, overrides: Overrides) -> list[Cell]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from client.devices import devices_of_host, local_data
+from client.devices import devices_of_host, local_data, shares_data
 from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import ConfigError, DataError
 
@@ -44,6 +44,11 @@ def test_only_the_place_of_the_recordings_is_the_hosts_own(recordings: Path):
     own = local_data(data, {"recordings": str(recordings)})
     assert own == DataConfig(name="folder", path=str(recordings), modalities=("accelerometer",), window_s=2.0, overlap=0.25, seed=4)
     assert local_data(data, {"partition-id": 0, "num-partitions": 1}) == data
+
+
+def test_only_a_host_with_recordings_of_its_own_has_to_train_them_itself():
+    assert shares_data({"partition-id": 0, "num-partitions": 2})
+    assert not shares_data({"recordings": "/mine", "partition-id": 0, "num-partitions": 2})
 
 
 def test_a_host_with_neither_is_told_what_to_do():

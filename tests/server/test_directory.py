@@ -69,6 +69,27 @@ def test_each_host_is_asked_about_its_own_devices_only():
     assert len(hosts.asked) == 5
 
 
+def sharing(*devices: DeviceProfile) -> HostProfile:
+    return replace(serves(*devices), shares_data=True)
+
+
+def test_hosts_that_share_their_data_are_asked_about_equally_many_windows():
+    large, small = ([replace(device(name), num_windows=size) for name in names] for names, size in (("ace", 30), ("bdf", 10)))
+    hosts = FakeHosts({1: sharing(*large), 2: sharing(*small), 3: serves("g")})
+    asked = directory(hosts)
+    assert ask(asked, *"abcdefg") == ([("a", "e"), ("b", "c", "d", "f"), ("g",)], [])
+    assert ask(asked, "a", "c", "g") == ([("a",), ("c",), ("g",)], []), "also those of a cohort that are all in one host's profile"
+    assert ask(asked, "a", "g") == ([("a",), ("g",)], []), "nobody is asked about nothing"
+
+
+def test_a_device_that_only_a_host_that_left_had_profiled_is_not_asked_about():
+    hosts = FakeHosts({1: sharing(device("a")), 2: sharing(device("b"))})
+    asked = directory(hosts)
+    ask(asked, "a", "b")
+    del hosts.profiles[2]
+    assert ask(asked, "a", "b") == ([("a",)], ["train.pretrain: device 'b': no connected host serves it"])
+
+
 def test_a_host_is_profiled_once():
     hosts = FakeHosts({1: serves("a"), 2: serves("b")})
     asked = directory(hosts)

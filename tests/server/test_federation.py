@@ -166,8 +166,7 @@ def test_a_subject_without_labels_is_not_evaluated_and_that_is_said(train: Train
         write(name, labels=() if name in ("ann", "cat") else None)
     run = train({"split.test": "ann", "split.num-validation": 0})
     assert {subject.subject for subject in run.subjects} == {"ben", "dan"}
-    for name in ("ann", "cat"):
-        assert f"device '{name}': no labelled window to evaluate on (besides those trained on)" in run.notes
+    assert "devices 'ann', 'cat': no labelled window to evaluate on (besides those trained on)" in run.notes
 
 
 def test_fewer_labelled_devices_than_asked_for_is_said(train: Train, write: Write):

@@ -78,7 +78,7 @@ def test_a_host_that_leaves_is_named_and_the_run_goes_on(train: Train, write: Wr
     assert finetune.validation_accuracy is None
     assert any(line.startswith("validation: evaluate.subjects: none of the 1 devices") for line in finetune.left_out)
     assert {subject.subject for subject in run.subjects} == {"ann", "cat", "eve"}
-    assert "evaluate.subjects: device 'ben': no connected host serves it" in run.notes
+    assert "evaluate.subjects: devices 'ben', 'dan', 'fay': no connected host serves it" in run.notes
     assert run.card.modalities["gyroscope"]["unit"] == "rad/s", "known, though the only host that has one is gone"
 
 

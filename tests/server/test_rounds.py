@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clmm_core.data.fleet import DataConfig
-from clmm_core.errors import RoundFailedError
+from clmm_core.errors import ConfigError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut
 from clmm_core.federated.quantise import pack
@@ -19,6 +19,7 @@ from clmm_core.federated.traffic import WORDS
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.report.records import RoundRecord, Split
 from clmm_core.report.run_folder import RunFolder, read_rounds
+from server.availability import Availability
 from server.directory import Directory
 from server.hosts import Answer, Question
 from server.rounds import TrainingStage, choose_devices, decayed, train_stage
@@ -98,6 +99,7 @@ def train(run: Run, config: StageConfig = STAGE, devices: tuple[str, ...] = DEVI
         name="pretrain",
         config=config,
         devices=devices,
+        work=lambda device: 3 * device.num_windows,
         learning_rate=0.5,
         task_for=lambda here, rate: (here, rate),
         travels=lambda name: name.startswith("modalities."),
@@ -150,6 +152,50 @@ def test_rounds_are_counted_recorded_and_applied(make_run):
     assert hosts.rates == [0.5] * 3 + [0.25] * 3
     assert all(set(sent) == {"modalities.acc.w"} for sent in hosts.sent)
     assert read_rounds(run.folder.partial) == rounds
+
+
+def test_devices_that_drop_out_or_are_too_slow_are_not_asked_and_are_counted(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abcdefgh", 1.0))
+    run = make_run(hosts)
+    run.config = replace(run.config, availability=Availability(drop_out=0.3, speed_spread=1.0, windows_per_s=1.0, deadline_s=4.0))
+    run.directory.refresh()
+    rounds = train(run, devices=tuple("abcdefgh"))
+    turnouts = [run.config.availability.turnout(dict.fromkeys("abcdefgh", 3), number) for number in (1, 2, 3, 4)]
+    assert hosts.cohorts == [turnout.present for turnout in turnouts]
+    assert [(r.num_devices, r.num_dropped_out, r.num_stragglers) for r in rounds] == [
+        (len(turnout.present), len(turnout.dropped_out), len(turnout.stragglers)) for turnout in turnouts
+    ]
+    assert len({record.num_dropped_out for record in rounds}) > 1
+    assert len({turnout.stragglers for turnout in turnouts}) > 1, "a slow device that dropped out is no straggler"
+    assert [record.simulated_s for record in rounds] == [4.0] * 4
+    assert [record.left_out for record in rounds] == [()] * 4, "a count, whatever their number"
+
+
+def test_a_deadline_that_nobody_can_keep_ends_the_run_before_its_rounds(make_run):
+    run = make_run(TrainingHosts(dict.fromkeys("ab", 1.0)))
+    run.config = replace(run.config, availability=Availability(windows_per_s=1.0, deadline_s=2.0))
+    run.directory.refresh()
+    with pytest.raises(ConfigError, match=r"pretrain: expected at most 2 s a round, but the fastest of 2 device\(s\) needs 3: raise"):
+        train(run, devices=("a", "b"))
+    assert run.rounds == []
+
+
+def test_a_round_whose_whole_cohort_is_away_changes_nothing_and_the_next_goes_on(make_run):
+    run = make_run(TrainingHosts(dict.fromkeys("ab", 1.0)))
+    run.config = replace(run.config, availability=Availability(drop_out=0.6))
+    rounds = train(run, replace(STAGE, rounds=8), devices=("a", "b"))
+    assert [record.server_round for record in rounds] == list(range(1, 9))
+    empty = [record for record in rounds if not record.num_devices]
+    assert 0 < len(empty) < 8
+    assert {(record.num_hosts, record.num_windows, record.loss, record.num_dropped_out) for record in empty} == {(0, 0, None, 2)}
+    assert run.arrays["modalities.acc.w"].tolist() == [8.0 - len(empty)] * 2
+
+
+def test_thousands_of_things_left_out_are_a_hundred_lines_and_a_count(make_run):
+    run = make_run(TrainingHosts({"a": 1.0}))
+    run.ended("profile", 0.0, left_out=tuple(f"device {number}: noise" for number in range(5000)))
+    assert len(run.rounds[0].left_out) == 101
+    assert run.rounds[0].left_out[-1] == "and 4,900 more of this kind"
 
 
 def test_a_stage_asks_the_cohort_it_chose(make_run):

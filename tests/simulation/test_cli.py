@@ -1,4 +1,5 @@
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,61 @@ def test_a_run_ends_with_its_table_and_the_page(invoke, flower, tmp_path: Path):
     assert lines[-1] == "Report: results/one/report.html"
     rows = [line for line in lines if "S0" in line and "│" in line]
     assert [("S02" in row, "S01" in row) for row in rows] == [(True, False), (False, True)]  # the worst first
+
+
+SCENARIO = """
+title: five watches
+devices: 5
+label-share: 0.5
+drop-out: 0.25
+hosts: 3
+workers-per-gpu: 2
+run: {seed: 4, split.num-test: 1, split.num-validation: 0}
+"""
+
+
+def test_a_scenario_is_a_run_with_its_values(invoke, flower, tmp_path: Path):
+    (tmp_path / "fleet.yaml").write_text(SCENARIO)
+    result = invoke("simulate", "fleet.yaml", "--name", "one", "--set", "seed=7")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("five watches\nrun one: 3 hosts")
+    [job] = flower
+    assert (job.app, job.hosts, job.workers_per_gpu, job.ray_address) == (Path(cli.__file__).parents[1], 3, 2, "")
+    expected = {"data.num-devices": 5, "labels.num-devices": 2, "fleet.drop-out": 0.25, "seed": 7, "min-hosts": 3}
+    assert expected.items() <= job.overrides.items()
+
+
+def test_options_stand_over_a_scenario(invoke, flower, tmp_path: Path):
+    (tmp_path / "fleet.yaml").write_text(SCENARIO)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        result = invoke("simulate", "fleet.yaml", "--hosts", "4", "--workers-per-gpu", "0", "--ray-address", address)
+    assert result.exit_code == 0, result.output
+    [job] = flower
+    assert (job.hosts, job.workers_per_gpu, job.ray_address) == (4, 0, address)
+
+
+def test_a_wrong_scenario_ends_before_flower_starts(invoke, flower, tmp_path: Path):
+    (tmp_path / "fleet.yaml").write_text(SCENARIO.replace("drop-out: 0.25", "drop-out: 2.5"))
+    for arguments, message in (
+        (("fleet.yaml",), "fleet.drop-out: expected a probability"),
+        (("none.yaml",), "none.yaml: expected a scenario file"),
+        (("fleet.yaml", "--set", "fleet.drop-out=0.1", "--ray-address", "somewhere"), "Ray address: expected HOST:PORT"),
+    ):
+        result = invoke("simulate", *arguments)
+        assert (result.exit_code, "Traceback" in result.output) == (1, False)
+        assert message in result.stderr
+    assert flower == []
+
+
+def test_of_many_people_the_first_are_shown(invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli, "MAX_ROWS", 1)
+    finish(RunFolder.create(tmp_path / "results", "one"))
+    result = invoke("report", "results/one")
+    rows = [line for line in result.output.splitlines() if "S0" in line and "│" in line]
+    assert len(rows) == 1
+    assert "S02" in rows[0], "the worst"
+    assert "and 1 more in results/one/subjects.csv" in result.output
 
 
 def test_default_names_differ_within_a_second(invoke, flower):

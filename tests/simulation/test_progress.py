@@ -134,6 +134,13 @@ def test_picture_shows_stage_round_loss_and_time():
         assert expected in text
 
 
+def test_picture_of_a_simulated_fleet():
+    absent = {"num_windows": 480, "num_dropped_out": 12, "num_stragglers": 3, "simulated_s": 31.0}
+    rounds = (step("pretrain", 1, loss=3.0, round_s=4.0, **absent),)
+    text = text_of(render(RunProgress(planned=PLAN, rounds=rounds), elapsed_s=0.0, since_last_step_s=0.0))
+    assert "8 devices on 2 hosts, 12 dropped out, 3 too slow, 31.0 s simulated, 480 windows, 2.0 devices a second" in text
+
+
 def test_picture_before_and_after():
     assert "starting Flower and Ray" in text_of(render(RunProgress(planned={}), elapsed_s=1.0, since_last_step_s=1.0))
     last = RunProgress(planned=PLAN, rounds=(step("evaluate"),))

@@ -5,11 +5,13 @@ import pytest
 from clmm_core.report.lines import (
     NOTHING,
     SUBJECT_HEADER,
+    by_reason,
     describe_round,
     duration,
     headline,
     headline_group,
     interval,
+    listed,
     percent,
     plural,
     points,
@@ -35,6 +37,12 @@ PRETRAIN = RoundRecord(stage="pretrain", server_round=3, num_hosts=2, num_device
             "pretrain  round 3/20  8 devices  loss 2.314  validation accuracy 71.3 %  macro-F1 70.0 %  1.8 s",
         ),
         (
+            {"num_dropped_out": 1200, "num_stragglers": 3, "simulated_s": 75.2},
+            20,
+            "pretrain  round 3/20  8 devices  1,200 dropped out  3 too slow  1 min 15 s simulated  loss 2.314  1.8 s",
+        ),
+        ({"simulated_s": 7.5}, 20, "pretrain  round 3/20  8 devices  7.5 s simulated  loss 2.314  1.8 s"),
+        (
             {"left_out": ("S03: no reply\nin time",)},
             20,
             "pretrain  round 3/20  8 devices  loss 2.314  1.8 s  left out: S03: no reply in time",
@@ -48,6 +56,15 @@ PRETRAIN = RoundRecord(stage="pretrain", server_round=3, num_hosts=2, num_device
 )
 def test_one_plain_line_a_step(changes: dict, rounds_total: int | None, line: str):
     assert describe_round(dataclasses.replace(PRETRAIN, **changes), rounds_total) == line
+
+
+def test_of_thousands_of_devices_a_few_are_named():
+    names = [f"d{number}" for number in range(1, 2001)]
+    assert listed(names[:5]) == "'d1', 'd2', 'd3', 'd4', 'd5'"
+    assert listed(names) == "'d1', 'd2', 'd3', 'd4', 'd5' and 1,995 more"
+    assert by_reason([("a", "late"), ("b", "lost"), ("c", "late"), ("a", "lost")]) == ["devices 'a', 'c': late", "devices 'b', 'a': lost"]
+    assert by_reason([("a", "late")]) == ["device 'a': late"]
+    assert by_reason([]) == []
 
 
 def test_figures_have_the_precision_they_deserve():
