@@ -76,7 +76,7 @@ class DeviceTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class HostUpdate:
-    """Answer to a training task; beside it travels the mean update of the cohort, weighted as said here."""
+    """Answer to a training task; beside it travels the mean update of the cohort, weighted as said here, packed where that is asked."""
 
     weights: Mapping[str, float]
     """By part of the model: windows trained on, over the devices that own it."""

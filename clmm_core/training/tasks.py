@@ -45,6 +45,7 @@ class PretrainTask(ModelTask):
 
     config: PretrainConfig
     update_bits: UpdateBits = 32
+    """Of a value of the update that comes back; see `outgoing`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class FinetuneTask(ModelTask):
     config: FinetuneConfig
     labels: LabelDraw
     update_bits: UpdateBits = 32
+    """Of a value of the update that comes back; see `outgoing`."""
 
 
 @dataclass(frozen=True, kw_only=True)
