@@ -100,6 +100,8 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     started_s = time.monotonic()
     directory = Directory(hosts, config.data, config.min_reply_share)
     directory.refresh()
+    if directory.unanswered:  # asked once more, because devices that are not here now are in no split and so in no round
+        directory.refresh()
     devices = directory.devices
     if not devices:
         raise DataError("no device has usable recordings: " + ("; ".join(directory.left_out()) or "no host serves any subject"))

@@ -12,7 +12,7 @@ from clmm_core.report.run_folder import RunFolder
 from server.directory import Directory
 from server.run_config import RunConfig
 
-MAX_LEFT_OUT = 100
+MAX_LEFT_OUT = 40
 """Lines of what a step left out that are kept; the others are counted."""
 Report = Callable[[RoundRecord], None]
 """Told of each step as it ends."""

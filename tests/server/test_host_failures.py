@@ -95,6 +95,20 @@ def test_a_step_counts_the_devices_of_the_hosts_that_answered(train: Train, stag
     assert step.left_out[0].startswith(f"{stage}: host 1 with device(s) 'device-00001'")
 
 
+def test_a_host_that_fails_while_it_is_profiled_is_asked_again_so_that_its_devices_are_in_the_split(train: Train):
+    class OnceDead(InProcessHosts):
+        num_asked = 0
+
+        def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+            self.num_asked += 1
+            answers, _ = super().ask(message_type, questions, reply_kind)
+            return (answers, {}) if self.num_asked > 1 else ({0: answers[0]}, {1: "its worker died"})
+
+    run = train({"split.num-test": 0, "split.num-validation": 0}, hosts=OnceDead(2))
+    assert len(run.split.training) == 6
+    assert not any("died" in note for note in run.notes)
+
+
 @pytest.mark.parametrize(("question", "before", "pictures"), [("query.moments", 0, (0, 0)), ("query.plane", 1, (12, 0))])
 def test_a_picture_that_fails_does_not_end_the_run(train: Train, question: str, before: int, pictures: tuple[int, int]):
     run = train({}, hosts=FlakyHosts(question, RoundFailedError("no host answered"), before=before))
