@@ -224,6 +224,19 @@ def test_few_hosts_equal_many(run: Run, num_devices: int, rounds: tuple[int, int
         assert np.array_equal(one.counts.confusion, other.counts.confusion)
 
 
+def test_a_simulated_fleet_is_the_same_on_few_hosts_and_many(run: Run):
+    """Who drops out, who is too slow, how long a round takes and what comes of it: from the seed alone."""
+    fleet = {"data.num-devices": 12, "labels.num-devices": 4, "pretrain.rounds": 3, "finetune.rounds": 2, "pretrain.participation": 0.7}
+    absent = {"fleet.drop-out": 0.2, "fleet.speed-spread": 0.7, "fleet.windows-per-s": 10.0, "fleet.deadline-s": 1.5}
+    few, many = (run(num_hosts, fleet | absent | METHOD | PLAIN_DESCENT) for num_hosts in (2, 12))
+    kept = ("server_round", "num_devices", "num_dropped_out", "num_stragglers", "simulated_s", "num_windows")
+    rounds = [[[getattr(record, name) for name in kept] for record in each.record.rounds if record.server_round] for each in (few, many)]
+    assert rounds[0] == rounds[1]
+    assert all(sum(record[i] for record in rounds[0]) for i in (1, 2, 3)), "some of each, or this would compare nothing"
+    assert_close(few.arrays, many.arrays, tolerance=1e-5)
+    assert few.record.notes[-1].startswith("simulated fleet: over 5 rounds")
+
+
 def test_devices_without_a_gyroscope_leave_its_encoder_as_the_owners_mean(run: Run):
     """To the bit, normalisation included: a round over two owners and two others, against one over the two owners alone."""
     owners, lacking = ("device-00003", "device-00004"), ("device-00000", "device-00008")
