@@ -16,12 +16,13 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
 from clmm_core.federated.error_feedback import Residual
 from clmm_core.federated.messages import HostProfile, HostUpdate
-from clmm_core.training.cohort import measure_quality, train_cohort
+from clmm_core.training.cohort import train_cohort
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.lessons import TrainTask
 from clmm_core.training.outgoing import outgoing_update
 from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
+from clmm_core.training.quality import measure_quality
 from clmm_core.training.tasks import (
     EvaluateTask,
     FinetuneTask,
@@ -35,6 +36,8 @@ from clmm_core.training.tasks import (
 )
 
 torch.set_num_threads(1)  # a worker has one core; two threads for layers of this size are slower, not faster
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""What this host trains on: a GPU, or the share of one, that it was given."""
 
 RESIDUAL, RESIDUAL_OF = "residual", "residual-of"
 """Records of a host's state: what its packed updates left out, and of which stage and round. They end with the SuperNode."""
@@ -105,7 +108,7 @@ def _training(context: Context) -> Callable[[TrainTask, Arrays], tuple[HostUpdat
     """Return the work of a round of training; what a packed update leaves out stays in the host's state until the next round."""
 
     def work(task: TrainTask, arrays: Arrays) -> tuple[HostUpdate, Any]:
-        reply, update = train_cohort(task, arrays)
+        reply, update = train_cohort(task, arrays, DEVICE)
         outgoing, residual = outgoing_update(task, update, _residual_in(context.state))
         if residual is not None:
             context.state[RESIDUAL] = _record_of(residual.arrays)

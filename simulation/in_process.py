@@ -8,11 +8,12 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.error_feedback import Residual
 from clmm_core.federated.messages import HostProfile
-from clmm_core.training.cohort import measure_quality, train_cohort
+from clmm_core.training.cohort import train_cohort
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.outgoing import outgoing_update
 from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
+from clmm_core.training.quality import measure_quality
 from clmm_core.training.tasks import FinetuneTask, PretrainTask
 from server.hosts import Answer, Question
 

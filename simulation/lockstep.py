@@ -14,7 +14,7 @@ import torch
 
 from clmm_core.errors import ConfigError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.training.cohorts import evaluate_cohorts, train_cohorts
+from clmm_core.training.cohort import evaluate_cohorts, train_cohorts
 from clmm_core.training.together import forget
 from server.hosts import Answer, Question
 from simulation.in_process import InProcessHosts

@@ -1,98 +1,163 @@
-"""A host's share of a round: train its devices one after the other, fold their updates into one weighted mean."""
+"""A host's share of a round: its devices trained and folded into one weighted mean; or that of many hosts at once, for a study's runs."""
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from clmm_core.data.fleet import device_windows
+from clmm_core.data.labels import Rows
+from clmm_core.data.windows import DeviceWindows
 from clmm_core.errors import DeviceSkippedError
-from clmm_core.federated.arrays import Arrays, difference
-from clmm_core.federated.l_dawa import scale_by_agreement
-from clmm_core.federated.messages import DeviceTraining, HostQuality, HostUpdate, LeftOut
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import DeviceEvaluation, DeviceTraining, HostEvaluation, HostUpdate, LeftOut
 from clmm_core.federated.weighted_sum import WeightedSum
-from clmm_core.models.clmm import Clmm, ModalityPart
-from clmm_core.seeds import generator, seeded
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
-from clmm_core.training.draws import Draws, GeneratorDraws
-from clmm_core.training.evaluate import logits_of
-from clmm_core.training.finetune import finetune_device
+from clmm_core.seeds import derive_seed
+from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.engine import train_jobs
+from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
+from clmm_core.training.job import Job, Mean
 from clmm_core.training.lessons import Lesson, TrainTask, learns, lesson_of, stage_of, trained_together, whole_windows
-from clmm_core.training.model_arrays import arrays_of, load_arrays
-from clmm_core.training.pretrain import pretrain_device
-from clmm_core.training.quality import hopkins
-from clmm_core.training.tasks import PretrainTask, QualityTask, SelftrainTask
+from clmm_core.training.predict_together import predict
+from clmm_core.training.tasks import EvaluateTask, SelftrainTask
 
+Question = tuple[TrainTask, Arrays]
+CPU = torch.device("cpu")
+AT_ONCE = 256
+"""Devices of a host whose windows are in memory at a time."""
 DIVERGED = "training diverged to NaN or infinity: lower the learning rate"
 
 
-def train_cohort(task: TrainTask, arrays: Arrays) -> tuple[HostUpdate, Arrays]:
-    """Return one host's update: the mean of its devices', each part of the model over the devices that train it.
-
-    Stage one trains encoders and projections on all windows; stage two the whole network on labelled ones; self-training likewise, on
-    labels of the devices' own making.
-    """
-    stage = stage_of(task)
-    teacher = load_arrays(task.model, arrays) if isinstance(task, SelftrainTask) else None
+def train_cohort(task: TrainTask, arrays: Arrays, device: torch.device = CPU) -> tuple[HostUpdate, Arrays]:
+    """Return one host's update, as `train_cohorts` does, a bounded number of devices at a time."""
     folded = WeightedSum()
     rows: list[DeviceTraining] = []
     left_out: list[LeftOut] = []
-    for together in trained_together(task):
-        windows = whole_windows(task, arrays, together)
-        lesson = lesson_of(task, together, windows, logits_of(teacher, windows) if teacher else None)
-        with seeded(task.seed, stage, task.server_round, *together) as draws:
-            model = load_arrays(task.model, arrays)
-            try:
-                loss = _train_device(task, model, lesson.learnt(), GeneratorDraws(draws))
-            except DeviceSkippedError as skipped:
-                left_out += [LeftOut(device=device, reason=str(skipped)) for device in together]
-                continue
-        trained = {name: values for name, values in arrays_of(model).items() if learns(task, name)}
-        if isinstance(task, PretrainTask) and task.config.aggregation == "l-dawa":
-            trained = scale_by_agreement(trained, arrays)
-        change = difference(trained, arrays)
-        if not (math.isfinite(loss) and all(bool(np.isfinite(values).all()) for values in change.values())):
-            left_out += [LeftOut(device=device, reason=DIVERGED) for device in together]
-            continue
-        folded.add(change, lesson.weights(stage))
-        rows += training_rows(lesson, loss)
+    for some in _in_parts(task):
+        ((update, mean),) = train_cohorts([(some, arrays)], device)
+        if mean:
+            folded.add(mean, update.weights)
+        rows += update.devices
+        left_out += update.left_out
     mean = folded.mean() if rows else {}
     return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean
 
 
-def _train_device(task: TrainTask, model: Clmm, windows: DeviceTensors, draws: Draws) -> float:
-    if isinstance(task, PretrainTask):
-        return pretrain_device(model, windows, task.config, draws)
-    return finetune_device(model, windows, task.config, draws)
+def _in_parts(task: TrainTask) -> Iterator[TrainTask]:
+    """Yield the task for some devices after the other; those trained as one stay together."""
+    devices = sorted(task.devices)
+    step = len(devices) if task.config.local.pooled else AT_ONCE
+    for first in range(0, len(devices), step):
+        yield replace(task, devices=tuple(devices[first : first + step]))
 
 
-def training_rows(lesson: Lesson, loss: float) -> list[DeviceTraining]:
-    """Return a row for each device of a lesson."""
+def train_cohorts(questions: Sequence[Question], device: torch.device) -> list[tuple[HostUpdate, Arrays]]:
+    """Return each host's update: the mean of its devices', each part of the model over the devices that train it.
+
+    Stage one trains encoders and projections on all windows; stage two the whole network on labelled ones; self-training likewise, on
+    labels of the devices' own making.
+    """
+    lessons = _lessons(questions, device)
+    losses, means = train_jobs([_job(questions[host], host, lesson) for host, lesson in lessons], device)
+    replies = []
+    for host in range(len(questions)):
+        own = [(lesson, loss) for (asked, lesson), loss in zip(lessons, losses, strict=True) if asked == host]
+        replies.append(_reply(questions[host][0], own, means.get(host, [])))
+    return replies
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluation:
+    """One device of an evaluation."""
+
+    windows: DeviceWindows
+    rows: Rows
+    """Those to evaluate on."""
+    whole: DeviceTensors
+
+
+def evaluate_cohorts(questions: Sequence[tuple[EvaluateTask, Arrays]], device: torch.device) -> list[tuple[HostEvaluation, Arrays]]:
+    """Return what `evaluate.evaluate_cohort` returns for each question; those that personalise are answered one after the other."""
+    together = {number: _evaluations(*question) for number, question in enumerate(questions) if not question[0].personalise}
+    jobs = [(number, each.whole) for number, evaluations in together.items() for each in evaluations if len(each.rows)]
+    logits = iter(predict([(questions[number][0].model, questions[number][1], whole) for number, whole in jobs], device))
     return [
-        DeviceTraining(device=device, num_windows=count, loss=loss)
-        for device, count in zip(lesson.devices, lesson.num_windows, strict=True)
+        (_evaluated(together[number], logits, question[0].smooth_s), {}) if number in together else evaluate_cohort(*question)
+        for number, question in enumerate(questions)
     ]
 
 
-@torch.no_grad()
-def measure_quality(task: QualityTask, arrays: Arrays) -> tuple[HostQuality, Arrays]:
-    """Return the Hopkins values of this host's devices, weighted by windows, and no arrays."""
-    model = load_arrays(task.model, arrays).eval()
-    weighted: dict[str, float] = {}
-    num_windows: dict[str, int] = {}
+def _evaluations(task: EvaluateTask, arrays: Arrays) -> list[_Evaluation]:
+    evaluations = []
     for device in sorted(task.devices):
-        windows = device_tensors(device_windows(task.data, device), ())
-        windows = zero_filled(windows, model) if task.data.zero_fill else windows
-        for modality, mask in windows.present.items():
-            owned = windows.select(mask.nonzero().flatten())
-            value = hopkins(_embeddings(model.part(modality), modality, owned), generator(task.seed, "quality", device, modality))
-            if value is not None:
-                weighted[modality] = weighted.get(modality, 0.0) + value * len(owned)
-                num_windows[modality] = num_windows.get(modality, 0) + len(owned)
-    return HostQuality(weighted=weighted, num_windows=num_windows), {}
+        windows = device_windows(task.data, device)
+        rows = evaluated_rows(windows, task.classes, task.labels if device in task.labelled else None)
+        evaluations.append(_Evaluation(windows, rows, whole_windows(task, arrays, (device,))))
+    return evaluations
 
 
-def _embeddings(part: ModalityPart, modality: str, windows: DeviceTensors) -> torch.Tensor:
-    """Return z_m `[windows, embed]`, a batch at a time."""
-    batches = [part.normalise(batch.streams[modality], batch.present[modality]) for batch in windows.in_order()]
-    return torch.cat([part.encoder(normal).mean(dim=1) for normal in batches])
+def _evaluated(evaluations: Sequence[_Evaluation], logits: Iterator[Tensor], smooth_s: float) -> HostEvaluation:
+    """Return the counts of each device; `logits` gives those of the devices that have rows, in order."""
+    evaluated: list[DeviceEvaluation] = []
+    left_out: list[LeftOut] = []
+    for each in evaluations:
+        if not len(each.rows):
+            left_out.append(LeftOut(device=each.windows.device, reason=NOTHING_TO_EVALUATE))
+            continue
+        probabilities = next(logits).double().softmax(dim=1).numpy()
+        counts = smoothed_counts(probabilities, each.whole.classes.numpy(), each.windows, each.rows, smooth_s)
+        evaluated.append(DeviceEvaluation(device=each.windows.device, modalities=tuple(each.windows.streams), counts=counts))
+    return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out))
+
+
+def _lessons(questions: Sequence[Question], device: torch.device) -> list[tuple[int, Lesson]]:
+    """Return every lesson with the number of its question; models that label their own windows do so together."""
+    asked = [
+        (host, together, whole_windows(task, arrays, together))
+        for host, (task, arrays) in enumerate(questions)
+        for together in trained_together(task)
+    ]
+    unsure = [(host, windows) for host, _, windows in asked if isinstance(questions[host][0], SelftrainTask)]
+    logits = iter(predict([(questions[host][0].model, questions[host][1], windows) for host, windows in unsure], device))
+    return [
+        (host, lesson_of(task, together, windows, next(logits) if isinstance(task, SelftrainTask) else None))
+        for host, together, windows in asked
+        for task in (questions[host][0],)
+    ]
+
+
+def _job(question: Question, host: int, lesson: Lesson) -> Job:
+    task, arrays = question
+    stage = stage_of(task)
+    return Job(
+        model=task.model,
+        config=task.config,
+        arrays=arrays,
+        windows=lesson.windows,
+        rows=lesson.rows,
+        classes=lesson.classes,
+        key=derive_seed(task.seed, stage, task.server_round, *lesson.devices),
+        host=host,
+        weights=lesson.weights(stage),
+    )
+
+
+def _reply(
+    task: TrainTask, lessons: Sequence[tuple[Lesson, float | DeviceSkippedError]], means: Sequence[Mean]
+) -> tuple[HostUpdate, Arrays]:
+    rows: list[DeviceTraining] = []
+    left_out: list[LeftOut] = []
+    for lesson, loss in lessons:
+        if isinstance(loss, float) and math.isfinite(loss):
+            counts = zip(lesson.devices, lesson.num_windows, strict=True)
+            rows += [DeviceTraining(device=device, num_windows=count, loss=loss) for device, count in counts]
+        else:
+            reason = str(loss) if isinstance(loss, DeviceSkippedError) else DIVERGED
+            left_out += [LeftOut(device=device, reason=reason) for device in lesson.devices]
+    folded = WeightedSum()
+    for update, weights in means:
+        folded.add({name: values for name, values in update.items() if learns(task, name)}, weights)
+    mean = folded.mean() if rows else {}
+    return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean

@@ -33,30 +33,6 @@ class Draws(Protocol):
         ...
 
 
-class GeneratorDraws:
-    """Draws from a generator of torch's, one after the other."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-
-    def uniform(self, *shape: int) -> Tensor:
-        """See `Draws`."""
-        return torch.rand(*shape, generator=self._generator)
-
-    def normal(self, *shape: int) -> Tensor:
-        """See `Draws`."""
-        return torch.randn(*shape, generator=self._generator)
-
-    def permutation(self, count: int) -> Tensor:
-        """See `Draws`."""
-        return torch.randperm(count, generator=self._generator)
-
-    def step(self, number: int) -> "GeneratorDraws":
-        """See `Draws`; a generator goes on where it is."""
-        del number
-        return self
-
-
 class KeyedDraws:
     """Draws from a key: an int64 scalar on the processor that is to draw, or one of a stack under `torch.vmap`.
 

@@ -16,9 +16,9 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation, LeftOut
 from clmm_core.models.clmm import Clmm
 from clmm_core.report.metrics import counts_as_lists, counts_of
-from clmm_core.seeds import seeded
+from clmm_core.seeds import derive_seed
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, zero_filled
-from clmm_core.training.draws import GeneratorDraws
+from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.smoothing import smoothed
@@ -101,8 +101,8 @@ def _personalised(
     own = load_arrays(task.model, arrays)
     before = _counts(own, windows, rest, task)
     labelled = _tensors(own, windows, given, task)
-    with seeded(task.seed, "personalise", shared.device) as draws:
-        loss = finetune_device(own, labelled, task.personal_config, GeneratorDraws(draws))
+    draws = draws_for(own, derive_seed(task.seed, "personalise", shared.device))
+    loss = finetune_device(own, labelled, task.personal_config, draws)
     if not math.isfinite(loss):
         left_out.append(LeftOut(device=shared.device, reason="not personalised: training diverged; lower personalise.lr"))
         return shared

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.weighted_sum import Weights
 from clmm_core.models.config import ModelConfig
@@ -43,5 +44,7 @@ class Job:
         return self.model, config, shapes
 
 
+Losses = list[float | DeviceSkippedError]
+"""Of jobs in order: the mean loss of a job's steps, NaN where training diverged, or why it was left out."""
 Mean = tuple[Arrays, Weights]
 """A mean update (local minus global) of what was trained, and the weight of each part in it."""

@@ -21,7 +21,7 @@ MIX_2 = 0x94D049BB133111EB - 2**64
 BITS = 24
 """Of a float32's mantissa."""
 IN_CACHE = 2**14
-"""Hashes made at once on a CPU: they stay in its cache."""
+"""Numbers made at once on a CPU: they stay in its cache."""
 
 
 def mixed(bits: Tensor) -> Tensor:
@@ -33,7 +33,10 @@ def mixed(bits: Tensor) -> Tensor:
 
 @torch.library.custom_op("clmm::keyed_numbers", mutates_args=())
 def keyed_numbers(keys: Tensor, count: int, normal: bool) -> Tensor:
-    """Return `[..., count]` float32 of keys `[...]` int64: uniform in [0, 1), or normal of mean 0 and deviation 1."""
+    """Return `[..., count]` float32 of keys `[...]` int64: uniform in [0, 1), or normal of mean 0 and deviation 1.
+
+    A hash gives two: a uniform number for its lower and one for its upper half, or of these two a pair of normal ones.
+    """
     if keys.is_cuda:
         from clmm_core.training.keyed_kernel import draw  # noqa: PLC0415  Triton, which only PyTorch for GPUs brings
 
@@ -42,8 +45,8 @@ def keyed_numbers(keys: Tensor, count: int, normal: bool) -> Tensor:
     rows = torch.empty(len(unsigned), count)
     at_once = max(1, IN_CACHE // max(count, 1))
     for first in range(0, len(rows), at_once):
-        bits = _hashed(unsigned[first : first + at_once], count)
-        rows[first : first + at_once] = _normal(bits) if normal else _share(bits, 64 - BITS)
+        pairs = _uniform_pairs(_hashed(unsigned[first : first + at_once], (count + 1) // 2))
+        rows[first : first + at_once] = (_normal_pairs(pairs) if normal else pairs).flatten(1)[:, :count]
     return rows.view(*keys.shape, count)
 
 
@@ -72,14 +75,15 @@ def _hashed(keys: Words, count: int) -> Words:
     return bits
 
 
-def _normal(bits: Words) -> Tensor:
-    """Return a normal number of each hash: its highest bits are the length, in the middle of their step, the next ones the turn."""
-    length = _share(bits, 64 - BITS).add_(2.0 ** -(BITS + 1)).log_().mul_(-2).sqrt_()
-    return length.mul_(_share(bits, 64 - 2 * BITS).mul_(2 * math.pi).cos_())
+def _uniform_pairs(bits: Words) -> Tensor:
+    """Return `[keys, hashes, 2]` in [0, 1): the highest bits of the lower half of each hash, and those of its upper half."""
+    halves = bits.view(np.uint32)
+    halves >>= np.uint32(32 - BITS)
+    return torch.from_numpy(halves.view(np.int32)).float().mul_(2.0**-BITS).view(*bits.shape, 2)
 
 
-def _share(bits: Words, by: int) -> Tensor:
-    """Return the `BITS` bits above bit `by` as a share in [0, 1)."""
-    share = bits >> np.uint64(by)
-    share &= np.uint64(2**BITS - 1)
-    return torch.from_numpy(share.view(np.int64)).float().mul_(2.0**-BITS)
+def _normal_pairs(uniform: Tensor) -> Tensor:
+    """Return `[keys, hashes, 2]`: the first of a pair is the length, in the middle of its step, the other one the turn."""
+    length = (uniform[..., 0] + 2.0 ** -(BITS + 1)).log_().mul_(-2).sqrt_()
+    turn = 2 * math.pi * uniform[..., 1]
+    return torch.stack([length * turn.cos(), length * turn.sin()], dim=-1)

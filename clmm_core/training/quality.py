@@ -9,6 +9,15 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
+from clmm_core.data.fleet import device_windows
+from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.messages import HostQuality
+from clmm_core.models.clmm import ModalityPart
+from clmm_core.seeds import generator
+from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
+from clmm_core.training.model_arrays import load_arrays
+from clmm_core.training.tasks import QualityTask
+
 SMALLEST_SAMPLE = 4
 """Fewer embeddings say nothing about clusters."""
 LARGEST_SAMPLE = 256
@@ -44,3 +53,27 @@ def quality_weights(hopkins_by_modality: Mapping[str, float], smallest: float = 
     above = {name: max(value - 0.5, smallest) for name, value in hopkins_by_modality.items()}
     total = sum(above.values())
     return {name: value / total for name, value in above.items()}
+
+
+@torch.no_grad()
+def measure_quality(task: QualityTask, arrays: Arrays) -> tuple[HostQuality, Arrays]:
+    """Return the Hopkins values of this host's devices, weighted by windows, and no arrays."""
+    model = load_arrays(task.model, arrays).eval()
+    weighted: dict[str, float] = {}
+    num_windows: dict[str, int] = {}
+    for device in sorted(task.devices):
+        windows = device_tensors(device_windows(task.data, device), ())
+        windows = zero_filled(windows, model) if task.data.zero_fill else windows
+        for modality, mask in windows.present.items():
+            owned = windows.select(mask.nonzero().flatten())
+            value = hopkins(_embeddings(model.part(modality), modality, owned), generator(task.seed, "quality", device, modality))
+            if value is not None:
+                weighted[modality] = weighted.get(modality, 0.0) + value * len(owned)
+                num_windows[modality] = num_windows.get(modality, 0) + len(owned)
+    return HostQuality(weighted=weighted, num_windows=num_windows), {}
+
+
+def _embeddings(part: ModalityPart, modality: str, windows: DeviceTensors) -> Tensor:
+    """Return z_m `[windows, embed]`, a batch at a time."""
+    batches = [part.normalise(batch.streams[modality], batch.present[modality]) for batch in windows.in_order()]
+    return torch.cat([part.encoder(normal).mean(dim=1) for normal in batches])

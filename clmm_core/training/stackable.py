@@ -4,31 +4,14 @@ cuDNN's gated units take one set of weights, dropout draws from the processor's 
 of convolutions becomes, is slow on a GPU; fused norms and pools have no rule for stacks.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
+from clmm_core.training.drawn_dropout import hold_dropout
 from clmm_core.training.draws import Draws
-
-
-class DrawnDropout(nn.Module):
-    """Dropout whose masks come from draws that are held for it; `nn.Dropout` otherwise."""
-
-    def __init__(self, share: float, held: list[Draws]) -> None:
-        super().__init__()
-        self.share = share
-        self.held = held
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return `values` with a share of zeros, scaled to keep the mean."""
-        if not self.training or not self.share:
-            return values
-        kept = self.held[-1].uniform(*values.shape) >= self.share
-        return torch.where(kept, values / (1 - self.share), 0.0)
 
 
 class UnfoldedConv1d(nn.Conv1d):
@@ -94,28 +77,22 @@ class AveragingPool1d(nn.AdaptiveAvgPool1d):
         index = torch.arange(out, device=values.device)
         first, end = index * length // out, ((index + 1) * length + out - 1) // out  # [out]
         place = torch.arange(length, device=values.device)[:, None]
-        averages = ((place >= first) & (place < end)).float() / (end - first)  # [L, out]
+        averages = ((place >= first) & (place < end)).to(values) / (end - first)  # [L, out]
         return values @ averages
 
 
-def stackable(config: ModelConfig) -> tuple[Clmm, Callable[[Draws], None]]:
-    """Return a network of this shape that `torch.vmap` can stack, and what holds draws for its dropout until the next ones."""
-    held: list[Draws] = []
+def stackable(config: ModelConfig) -> tuple[Clmm, list[Draws]]:
+    """Return a network of this shape that `torch.vmap` can stack, and what holds the draws of its dropout."""
     with torch.random.fork_rng(devices=[]):
         model = Clmm(config)
-        _replace(model, held)
-
-    def hold(draws: Draws) -> None:
-        held[:] = [draws]
-
-    return model, hold
+        held = hold_dropout(model)
+        _replace(model)
+    return model, held
 
 
-def _replace(module: nn.Module, held: list[Draws]) -> None:
+def _replace(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.Dropout):
-            setattr(module, name, DrawnDropout(child.p, held))
-        elif isinstance(child, nn.Conv1d):
+        if isinstance(child, nn.Conv1d):
             settings = (child.in_channels, child.out_channels, child.kernel_size[0])
             setattr(module, name, UnfoldedConv1d(*settings, stride=child.stride[0], padding=int(child.padding[0])))
         elif isinstance(child, nn.RMSNorm):
@@ -126,4 +103,4 @@ def _replace(module: nn.Module, held: list[Draws]) -> None:
             both = {"num_layers": child.num_layers, "batch_first": True, "bidirectional": True}
             setattr(module, name, UnrolledGru(child.input_size, child.hidden_size, **both))
         else:
-            _replace(child, held)
+            _replace(child)

@@ -7,7 +7,7 @@ import torch
 
 from clmm_core.training.device_tensors import DeviceTensors
 
-MAX_KEPT = 64
+MAX_KEPT = {"cuda": 64, "cpu": 1}
 """Stacks of windows that are kept; the one not used for longest goes first."""
 Thing = TypeVar("Thing")
 
@@ -27,7 +27,7 @@ def upload(devices: Sequence[DeviceTensors], device: torch.device) -> DeviceTens
     # The windows are kept too: an id means them only as long as they live.
     kept = _UPLOADED.pop(key, None) or (tuple(devices), _stacked(devices, device))
     _UPLOADED[key] = kept  # the last one used is the last in order
-    while len(_UPLOADED) > MAX_KEPT:
+    while len(_UPLOADED) > MAX_KEPT[device.type]:
         del _UPLOADED[next(iter(_UPLOADED))]
     return kept[1]
 

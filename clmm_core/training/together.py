@@ -7,7 +7,7 @@ J = devices trained together, B = batch, N = numbers that learn, U = different s
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -26,7 +26,7 @@ from clmm_core.training.descent import Descent, MaskedDescent, RowDescent, Span
 from clmm_core.training.device_tensors import DeviceTensors, batches_of
 from clmm_core.training.draws import Draws, KeyedDraws
 from clmm_core.training.finetune import finetune_loss, finetuned_parameters, no_labels
-from clmm_core.training.job import Job, Mean, StageConfig
+from clmm_core.training.job import Job, Losses, Mean, StageConfig
 from clmm_core.training.pretrain import (
     SMALLEST_BATCH,
     PretrainConfig,
@@ -35,16 +35,15 @@ from clmm_core.training.pretrain import (
     pretrained_parameters,
     too_few_windows,
 )
+from clmm_core.training.stack_size import devices_at_once
 from clmm_core.training.stackable import stackable
 from clmm_core.training.stacked_windows import distinct, forget_windows, upload
 
-MAX_STACKED = 256
-"""Devices in one stack: bounds the memory."""
-MAX_KEPT = 64
-"""Programs that are kept for the next round."""
+MAX_KEPT = {"cuda": 64, "cpu": 1}
+"""Programs that are kept for the next round: a captured one is worth much, another one a few milliseconds."""
 
 
-def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[list[float | DeviceSkippedError], dict[int, list[Mean]]]:
+def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[Losses, dict[int, list[Mean]]]:
     """Train those that are alike as one stack.
 
     Returns:
@@ -57,8 +56,9 @@ def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[list[floa
     for i, job in enumerate(jobs):
         stacks.setdefault(job.alike, []).append(i)
     for members in stacks.values():
-        for first in range(0, len(members), MAX_STACKED):
-            some = members[first : first + MAX_STACKED]
+        at_once = devices_at_once(jobs[members[0]], device)
+        for first in range(0, len(members), at_once):
+            some = members[first : first + at_once]
             together = [jobs[i] for i in some]
             stack = _stack_for(together, device)
             losses = stack.train(together)
@@ -78,15 +78,15 @@ def _untrained(job: Job) -> DeviceSkippedError:
 class _Objective(nn.Module):
     """The loss of one device's batch as a module, so that its parameters can be a stack."""
 
-    def __init__(self, model: Clmm, config: StageConfig, hold: Callable[[Draws], None]) -> None:
+    def __init__(self, model: Clmm, config: StageConfig, held: list[Draws]) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.hold = hold
+        self.held = held
 
     def forward(self, batch: DeviceTensors, counts: Tensor, draws: KeyedDraws) -> tuple[Tensor, Tensor]:
         """Return the loss, and `[groups]` whether each group of `descent.Span` learns from it."""
-        self.hold(draws)
+        self.held[:] = [draws]
         if isinstance(self.config, PretrainConfig):
             loss, is_compared = pretrain_loss(self.model, batch, self.config, draws, counts)
             return loss, torch.stack([is_compared[name] for name in batch.streams])
@@ -103,8 +103,8 @@ class _Stack:
         self.modalities = tuple(like.windows.streams)
         self.windows = tuple(distinct([job.windows for job in jobs])[0])
         """Kept alive: `_stack_for` knows them by identity."""
-        model, hold = stackable(like.model)
-        self.objective = _Objective(model.to(device).train(), like.config, hold)
+        model, held = stackable(like.model)
+        self.objective = _Objective(model.to(device).train(), like.config, held)
         names = {id(p): f"model.{name}" for name, p in model.named_parameters()}
         slow, quick = self._learning(model)
         factors = [getattr(like.config, "encoder_rate", 1.0)] * len(slow) + [1.0] * len(quick)
@@ -142,7 +142,7 @@ class _Stack:
             return [], pretrained_parameters(model, self.modalities)
         return finetuned_parameters(model, self.modalities)
 
-    def train(self, jobs: Sequence[Job]) -> list[float | DeviceSkippedError]:
+    def train(self, jobs: Sequence[Job]) -> Losses:
         """Train a round of each job; see `train_together`."""
         num_steps = self._load(jobs)
         for _ in range(num_steps):
@@ -338,7 +338,7 @@ def _stack_for(jobs: Sequence[Job], device: torch.device) -> _Stack:
     key = (str(device), jobs[0].alike, len(jobs), tuple(id(windows) for windows in different))
     stack = _STACKS.pop(key, None) or _Stack(jobs, device)
     _STACKS[key] = stack  # the last one used is the last in order
-    while len(_STACKS) > MAX_KEPT:
+    while len(_STACKS) > MAX_KEPT[device.type]:
         del _STACKS[next(iter(_STACKS))]
     return stack
 

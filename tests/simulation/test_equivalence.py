@@ -17,8 +17,9 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModalityShape, sized
 from clmm_core.report.records import RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder
-from clmm_core.seeds import generator, seeded
+from clmm_core.seeds import derive_seed, generator
 from clmm_core.training.cohort import train_cohort
+from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.model_arrays import arrays_of, new_arrays
 from clmm_core.training.quality import hopkins
 from clmm_core.training.tasks import PretrainTask
@@ -138,8 +139,11 @@ class Central:
 
     def _step(self, stage: str, server_round: int, num_windows: int, loss_of: Callable[[Tensor], Tensor]) -> None:
         self.model.train()
-        with seeded(self.config.seed, stage, server_round, self.device) as draws:  # dropout draws, and the order of the windows
-            loss = loss_of(torch.randperm(num_windows, generator=draws))
+        draws = draws_for(self.model, derive_seed(self.config.seed, stage, server_round, self.device))
+        order = draws.permutation(num_windows)
+        self.draws = draws.step(0)  # what dropout draws from, and before it what would drop modalities and change windows
+        self._pass_over(1)
+        loss = loss_of(order)
         self.model.zero_grad()
         loss.backward()
         self.losses.append(loss.item())
@@ -149,11 +153,18 @@ class Central:
                 if parameter.grad is not None:
                     parameter.sub_(LEARNING_RATE * (0.2 if slower else 1.0) * parameter.grad)
 
+    def _pass_over(self, count: int) -> None:
+        for _ in range(count):
+            self.draws.uniform(1)
+
     def _contrastive_loss(self, rows: Tensor) -> Tensor:
         present = {name: mask[rows] for name, mask in self.present.items()}
         normal = self.model.normalise({name: values[rows] for name, values in self.streams.items()}, present)
         views = []
-        copies = [self.model.project(self.model.encode(normal)) for _ in range(2)]  # they differ by dropout
+        copies = []
+        for _ in range(2):  # they differ by dropout
+            self._pass_over(3)
+            copies.append(self.model.project(self.model.encode(normal)))
         for k, a in enumerate((0.25, 0.5, 0.75)):
             r = copies[k % 2]
             one, other = (r[name] * present[name][:, None] for name in MODALITIES)
@@ -171,6 +182,7 @@ class Central:
     def _classification_loss(self, rows: Tensor) -> Tensor:
         present, truth = {name: mask[rows] for name, mask in self.present.items()}, self.truth[rows]
         normal = self.model.normalise({name: values[rows] for name, values in self.streams.items()}, present)
+        self._pass_over(3)
         outputs = self.model.classify(normal, present)
         spoken = {name: present.get(name, torch.ones(len(rows), dtype=torch.bool)) for name in outputs.auxiliary}
         auxiliary = [cross_entropy(logits[spoken[name]], truth[spoken[name]]) for name, logits in outputs.auxiliary.items()]

@@ -189,7 +189,7 @@ def test_what_is_not_better_done_together_is_answered_at_once(run_config: Callab
 
     Lockstep(CPU).run([work, work])
     names = tuple(f"device-{number:05d}" for number in range(6))
-    assert profiles == [profile_host(ProfileTask(data=data), names)] * 2
+    assert profiles == [profile_host(ProfileTask(data=data), names, shares_data=True)] * 2
     assert asked == []
 
 

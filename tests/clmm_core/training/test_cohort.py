@@ -11,18 +11,18 @@ from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.messages import HostUpdate
 from clmm_core.federated.weighted_sum import WeightedSum
-from clmm_core.seeds import generator, seeded
+from clmm_core.seeds import derive_seed, generator
 from clmm_core.training import lessons
-from clmm_core.training.cohort import measure_quality, train_cohort
+from clmm_core.training.cohort import train_cohort
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
-from clmm_core.training.draws import GeneratorDraws
+from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.evaluate import logits_of, predict
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import arrays_of, is_measured, is_stage_one, load_arrays, new_arrays
 from clmm_core.training.pretrain import PretrainConfig, pretrain_device
 from clmm_core.training.pseudo_labels import pseudo_labels
-from clmm_core.training.quality import hopkins
+from clmm_core.training.quality import hopkins, measure_quality
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask
 
 Settings = Callable[..., dict[str, Any]]
@@ -59,11 +59,11 @@ def trained_on(settings: Settings, stage: str, windows: DeviceTensors, arrays: A
     """What these devices' windows make of the global arrays, with the random numbers of their training."""
     task = settings(*numbers)
     model = load_arrays(task["model"], arrays)
-    with seeded(4, stage, 3, *task["devices"]) as draws:
-        if stage == "pretrain":
-            pretrain_device(model, windows, PRETRAIN, GeneratorDraws(draws))
-        else:
-            finetune_device(model, windows, FINETUNE, GeneratorDraws(draws))
+    draws = draws_for(model, derive_seed(4, stage, 3, *task["devices"]))
+    if stage == "pretrain":
+        pretrain_device(model, windows, PRETRAIN, draws)
+    else:
+        finetune_device(model, windows, FINETUNE, draws)
     return arrays_of(model)
 
 
@@ -114,8 +114,8 @@ def test_an_update_holds_every_array_that_training_changed_and_hardly_another(se
     arrays = new_arrays(task["model"], 0)
     _, update = train_cohort(FinetuneTask(**task, config=replace(FINETUNE, encoder_rate=encoder_rate), labels=LABELS), arrays)
     model = load_arrays(task["model"], arrays)
-    with seeded(4, "finetune", 3, *task["devices"]) as draws:
-        finetune_device(model, labelled_of(settings, 3), replace(FINETUNE, encoder_rate=encoder_rate), GeneratorDraws(draws))
+    draws = draws_for(model, derive_seed(4, "finetune", 3, *task["devices"]))
+    finetune_device(model, labelled_of(settings, 3), replace(FINETUNE, encoder_rate=encoder_rate), draws)
     changed = {name for name, values in arrays_of(model).items() if not np.array_equal(values, arrays[name])}
     assert changed == {name for name in update if update[name].any()}
     assert len(update) - len(changed) <= 4, "of some the gradient is 0"

@@ -1,7 +1,6 @@
-"""Many hosts at once against `train_cohort` and `evaluate_cohort`, which here draw the numbers that are keyed there."""
+"""Many hosts at once, their devices as stacks, against the same ones asked alone, their devices one after the other."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +10,8 @@ import torch
 
 from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
-from clmm_core.seeds import derive_seed
-from clmm_core.training import cohort
-from clmm_core.training.cohort import train_cohort
-from clmm_core.training.cohorts import Question, evaluate_cohorts, train_cohorts
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training import engine
+from clmm_core.training.cohort import Question, evaluate_cohorts, train_cohort, train_cohorts
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.local import LocalConfig
@@ -33,31 +29,16 @@ LABELS = LabelDraw(per_class=1, seed=4)
 
 
 @pytest.fixture(autouse=True)
-def _afresh() -> None:
+def _stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train whatever can be as a stack."""
     forget()
-
-
-@pytest.fixture(autouse=True)
-def _same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a cohort draw from keys."""
-
-    @contextmanager
-    def keyed(*names: str | int) -> Iterator[int]:
-        yield derive_seed(*names)
-
-    monkeypatch.setattr(cohort, "seeded", keyed)
-    monkeypatch.setattr(cohort, "GeneratorDraws", lambda key: KeyedDraws(torch.tensor(key)))
+    monkeypatch.setattr(engine, "is_worth_a_stack", lambda _: True)
 
 
 @pytest.fixture
 def said(settings: Settings) -> Settings:
-    """Make what every task says, without dropout, which a cohort draws from torch's own generator."""
-
-    def make(*devices: int, **changes: Any) -> dict[str, Any]:
-        plain = settings(*devices)
-        return plain | {"model": replace(plain["model"], dropout=0.0)} | changes
-
-    return make
+    """Make what every task says."""
+    return lambda *devices, **changes: settings(*devices) | changes
 
 
 @pytest.fixture
@@ -76,7 +57,9 @@ def assert_as_one_by_one(questions: Sequence[Question]) -> None:
     replies = train_cohorts(questions, CPU)
     assert len(replies) == len(questions)
     for (task, arrays), (reply, mean) in zip(questions, replies, strict=True):
-        expected, expected_mean = train_cohort(task, arrays)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "is_worth_a_stack", lambda _: False)
+            expected, expected_mean = train_cohort(task, arrays)
         assert reply.weights == expected.weights
         assert reply.left_out == expected.left_out
         assert [(row.device, row.num_windows) for row in reply.devices] == [(row.device, row.num_windows) for row in expected.devices]

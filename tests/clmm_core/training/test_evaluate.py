@@ -11,11 +11,11 @@ from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import Counts, DeviceEvaluation
 from clmm_core.models.clmm import Clmm
-from clmm_core.seeds import seeded
+from clmm_core.seeds import derive_seed
 from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
-from clmm_core.training.draws import GeneratorDraws
+from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.evaluate import evaluate_cohort, predict
 from clmm_core.training.finetune import FinetuneConfig, finetune_device
 from clmm_core.training.local import LocalConfig
@@ -41,9 +41,8 @@ def arrays_for(settings: Settings) -> Arrays:
         model.part(name).mean.copy_(values[windows.present[name]].mean(dim=(0, 2)))
         model.part(name).std.copy_(values[windows.present[name]].std(dim=(0, 2)))
     local = LocalConfig(epochs=16, batch_size=6, learning_rate=0.01)
-    with seeded(0, "test") as draws:
-        config = FinetuneConfig(encoder_rate=0.2, local=local, augmentation=Augmentation(modality_dropout=0.5))
-        finetune_device(model, windows, config, GeneratorDraws(draws))
+    config = FinetuneConfig(encoder_rate=0.2, local=local, augmentation=Augmentation(modality_dropout=0.5))
+    finetune_device(model, windows, config, draws_for(model, 5))
     return arrays_of(model)
 
 
@@ -108,8 +107,8 @@ def test_with_zero_fill_a_sensor_that_is_not_there_shows_zeros(settings: Setting
     assert not np.allclose(predict(network, complete), left_out)
     assert sum(map(sum, listed(plain.counts))) == 12
     given, rest = draw_labelled(windows, task.classes, LABELS)
-    with seeded(4, "personalise", "device-00000") as draws:
-        finetune_device(network, complete.select(torch.from_numpy(given)), PERSONAL, GeneratorDraws(draws))
+    draws = draws_for(network, derive_seed(4, "personalise", "device-00000"))
+    finetune_device(network, complete.select(torch.from_numpy(given)), PERSONAL, draws)
     kept = complete.select(torch.from_numpy(rest))
     assert int((predict(network, kept).argmax(axis=1) == kept.classes.numpy()).sum()) == np.trace(answer.personal_after.confusion)
 
@@ -168,8 +167,8 @@ def test_personalisation_by_hand(settings: Settings):
     own = load_arrays(task.model, arrays)
     assert listed(answer.personal_before) == confusion_by_hand(own, task, "device-00006", rest.tolist())
     assert listed(answer.personal_before) != confusion_by_hand(own, task, "device-00006", given.tolist())
-    with seeded(4, "personalise", "device-00006") as draws:
-        finetune_device(own, device_tensors(windows, task.classes).select(torch.from_numpy(given)), PERSONAL, GeneratorDraws(draws))
+    draws = draws_for(own, derive_seed(4, "personalise", "device-00006"))
+    finetune_device(own, device_tensors(windows, task.classes).select(torch.from_numpy(given)), PERSONAL, draws)
     assert listed(answer.personal_after) == confusion_by_hand(own, task, "device-00006", rest.tolist())
     assert sum(map(sum, listed(answer.counts))) == 12  # the shared model still answers for all windows
 

@@ -7,10 +7,10 @@ import torch
 from clmm_core.errors import ConfigError, DeviceSkippedError
 from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.seeds import seeded
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.draws import GeneratorDraws, KeyedDraws
+from clmm_core.training.drawn_dropout import draws_for
+from clmm_core.training.draws import KeyedDraws
 from clmm_core.training.finetune import FinetuneConfig, finetune_device, finetune_loss, finetuned_parameters
 from clmm_core.training.local import LocalConfig
 
@@ -28,8 +28,7 @@ ONE_STEP = FinetuneConfig(
 
 
 def finetuned(model: Clmm, windows: DeviceTensors, config: FinetuneConfig, seed: int = 0) -> Clmm:
-    with seeded(seed, "finetune") as draws:
-        finetune_device(model, windows, config, GeneratorDraws(draws))
+    finetune_device(model, windows, config, draws_for(model, seed))
     return model
 
 
@@ -83,7 +82,7 @@ def test_a_single_window_is_enough_and_none_is_not(model: MakeModel, toy_windows
     windows = toy_windows(3)
     finetuned(model(), windows.select(torch.tensor([1])), CONFIG)
     with pytest.raises(DeviceSkippedError, match="expected labelled windows, found none"):
-        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, GeneratorDraws(torch.Generator()))
+        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, KeyedDraws(torch.tensor(0)))
 
 
 @pytest.mark.parametrize(

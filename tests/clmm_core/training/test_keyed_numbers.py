@@ -30,13 +30,18 @@ def hashed(key: int, count: int) -> list[int]:
 
 
 def uniform_by_hand(key: int, count: int) -> list[float]:
-    return [(bits >> 40) / 2**24 for bits in hashed(key, count)]
+    """Two of each hash: of its lower and of its upper half the highest 24 bits."""
+    pairs = [((bits >> 8) % 2**24 / 2**24, (bits >> 40) / 2**24) for bits in hashed(key, (count + 1) // 2)]
+    return [share for pair in pairs for share in pair][:count]
 
 
 def normal_by_hand(key: int, count: int) -> list[float]:
-    """Box and Muller: a length from the highest 24 bits, in the middle of their step, and a turn from the next 24."""
-    pairs = [((bits >> 40) / 2**24 + 2**-25, (bits >> 16) % 2**24 / 2**24) for bits in hashed(key, count)]
-    return [math.sqrt(-2 * math.log(share)) * math.cos(2 * math.pi * turn) for share, turn in pairs]
+    """Box and Muller: of each pair a length, in the middle of its step, and a turn."""
+    uniform = uniform_by_hand(key, count + count % 2)
+    lengths = [math.sqrt(-2 * math.log(share + 2**-25)) for share in uniform[::2]]
+    turns = [2 * math.pi * share for share in uniform[1::2]]
+    pairs = [(length * math.cos(turn), length * math.sin(turn)) for length, turn in zip(lengths, turns, strict=True)]
+    return [number for pair in pairs for number in pair][:count]
 
 
 @of_any_key
@@ -52,7 +57,7 @@ def test_the_first_numbers_of_splitmix64_from_seed_0_are_the_published_ones():
 
 @of_any_key
 @given(KEYS, st.integers(1, 40))
-def test_uniform_numbers_are_the_highest_bits(key: int, count: int):
+def test_uniform_numbers_are_the_highest_bits_of_either_half(key: int, count: int):
     assert keyed_numbers(torch.tensor(key), count, False).tolist() == uniform_by_hand(key % BITS_64, count)
 
 

@@ -13,10 +13,10 @@ from clmm_core.losses.focal import FocalLoss
 from clmm_core.losses.hard_positive import HardPositiveLoss
 from clmm_core.losses.tuned import TunedLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.seeds import seeded
 from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.draws import GeneratorDraws, KeyedDraws
+from clmm_core.training.drawn_dropout import draws_for
+from clmm_core.training.draws import KeyedDraws
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.pretrain import Contrast, LossName, PretrainConfig, contrastive_loss, pretrain_device, pretrain_loss
 
@@ -27,8 +27,7 @@ CONFIG = PretrainConfig(local=LOCAL, num_views=4, augmentation=Augmentation(rota
 
 
 def trained(model: Clmm, windows: DeviceTensors, config: PretrainConfig = CONFIG, seed: int = 0) -> dict[str, Tensor]:
-    with seeded(seed, "pretrain") as draws:
-        pretrain_device(model, windows, config, GeneratorDraws(draws))
+    pretrain_device(model, windows, config, draws_for(model, seed))
     return {name: values.clone() for name, values in model.state_dict().items()}
 
 
@@ -54,14 +53,15 @@ def test_each_loss_gets_its_settings(name: LossName, expected: object):
 def in_one_step(model: Clmm, windows: DeviceTensors, config: PretrainConfig) -> tuple[float, list[dict[str, Tensor]], dict[str, Tensor]]:
     """The loss of one step over all windows, and what it must come from: each copy's projections before the step, and the masks."""
     whole = replace(config, local=replace(config.local, epochs=1, batch_size=len(windows)))
-    draws = GeneratorDraws(torch.Generator().manual_seed(5))
-    (batch,) = windows.epochs(whole.local, draws)
+    keyed = KeyedDraws(torch.tensor(5))
+    (batch,) = windows.epochs(whole.local, keyed)
+    draws = keyed.step(0)
     present = modality_dropout(batch.present, whole.augmentation.modality_dropout, draws)
     normal = model.normalise(batch.streams, present)
     num_copies = 1 if config.contrast == "cross-modal" else config.num_copies
     with torch.no_grad():
         copies = [model.project(model.encode(augment(normal, whole.augmentation, draws))) for _ in range(num_copies)]
-    return pretrain_device(model, windows, whole, GeneratorDraws(torch.Generator().manual_seed(5))), copies, present
+    return pretrain_device(model, windows, whole, KeyedDraws(torch.tensor(5))), copies, present
 
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> float:
@@ -128,7 +128,7 @@ def test_cross_modal_contrast_needs_windows_with_two_modalities(model: MakeModel
     network = model()
     start = {name: values.clone() for name, values in network.state_dict().items()}
     with pytest.raises(DeviceSkippedError, match="'cross-modal' found nothing to compare in 24 windows: choose another"):
-        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), GeneratorDraws(torch.Generator()))
+        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), KeyedDraws(torch.tensor(0)))
     assert all(torch.equal(values, start[name]) for name, values in network.state_dict().items())
 
 
@@ -137,8 +137,7 @@ def test_cross_modal_contrast_needs_windows_with_two_modalities(model: MakeModel
 def test_every_contrast_learns_what_it_compares(model: MakeModel, toy_windows: MakeWindows, contrast: str, num_modalities: int):
     network, windows = model(num_modalities), toy_windows(24, num_modalities)
     config = replace(CONFIG, local=replace(LOCAL, epochs=1), contrast=contrast, augmentation=Augmentation())
-    with seeded(0, "test") as draws:
-        losses = [pretrain_device(network, windows, config, GeneratorDraws(draws)) for _ in range(20)]
+    losses = [pretrain_device(network, windows, config, draws_for(network, number)) for number in range(20)]
     # All that toy modalities share is the activity, a third of the batch: the cross-modal loss starts near log 12 and ends near log 4.
     assert sum(losses[-4:]) / 4 < (0.9 if contrast == "cross-modal" else 0.8) * losses[0]
 
@@ -148,8 +147,7 @@ def test_every_contrast_learns_what_it_compares(model: MakeModel, toy_windows: M
 def test_training_lowers_the_loss(model: MakeModel, toy_windows: MakeWindows, name: LossName, num_modalities: int):
     network, windows = model(num_modalities), toy_windows(24, num_modalities)
     config = PretrainConfig(local=replace(LOCAL, epochs=1), num_views=4, loss=name, augmentation=Augmentation())
-    with seeded(0, "test") as draws:
-        losses = [pretrain_device(network, windows, config, GeneratorDraws(draws)) for _ in range(20)]
+    losses = [pretrain_device(network, windows, config, draws_for(network, number)) for number in range(20)]
     assert sum(losses[-4:]) / 4 < 0.8 * losses[0] if name != "dclw" else losses[-1] < losses[0] - 1  # dclw goes below 0
 
 
@@ -207,7 +205,7 @@ def test_a_strong_proximal_term_holds_the_model_back(model: MakeModel, toy_windo
 def test_fewer_than_two_windows_are_skipped(model: MakeModel, toy_windows: MakeWindows, num_windows: int):
     windows = toy_windows(3).select(torch.arange(num_windows))
     with pytest.raises(DeviceSkippedError, match=f"at least 2 windows to contrast, found {num_windows}"):
-        pretrain_device(model(), windows, CONFIG, GeneratorDraws(torch.Generator()))
+        pretrain_device(model(), windows, CONFIG, KeyedDraws(torch.tensor(0)))
 
 
 @pytest.mark.parametrize(

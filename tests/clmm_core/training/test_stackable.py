@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.draws import GeneratorDraws, KeyedDraws
-from clmm_core.training.stackable import AveragingPool1d, DrawnDropout, PlainRmsNorm, UnfoldedConv1d, UnrolledGru, stackable
+from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.stackable import AveragingPool1d, PlainRmsNorm, UnfoldedConv1d, UnrolledGru, stackable
 
 MakeConfig = Callable[..., ModelConfig]
 MakeWindows = Callable[..., DeviceTensors]
@@ -70,38 +70,6 @@ def test_a_plain_norm_is_torchs(shape: tuple[int, ...], size: float):
 @pytest.mark.parametrize("length", [5, 7, 20, 32])
 def test_an_averaging_pool_is_torchs(out: int, length: int):
     assert_twins(AveragingPool1d(out), nn.AdaptiveAvgPool1d(out), random(2, 3, length))
-
-
-def test_dropout_zeroes_a_share_of_the_drawn_places_and_scales_the_rest():
-    values, held = random(40, 50), [KeyedDraws(torch.tensor(3))]
-    dropped = DrawnDropout(0.3, held)(values)
-    gone = KeyedDraws(torch.tensor(3)).uniform(40, 50) < 0.3
-    assert not dropped[gone].any()
-    torch.testing.assert_close(dropped[~gone], values[~gone] / 0.7)
-    assert gone.float().mean().item() == pytest.approx(0.3, abs=0.04)
-
-
-def test_dropout_draws_from_whatever_is_held_and_goes_on_in_it():
-    values, held = torch.ones(200), [KeyedDraws(torch.tensor(3))]
-    dropout = DrawnDropout(0.5, held)
-    first, second = dropout(values), dropout(values)
-    held[:] = [KeyedDraws(torch.tensor(3))]
-    assert torch.equal(dropout(values), first)
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize(("share", "training"), [(0.5, False), (0.0, True)])
-def test_dropout_that_drops_nothing_needs_no_draws(share: float, training: bool):
-    values = random(3, 4)
-    assert torch.equal(DrawnDropout(share, []).train(training)(values), values)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5])
-def test_the_gradient_of_dropout_passes_where_a_value_did(share: float):
-    values = random(5, 6).requires_grad_()
-    dropped = DrawnDropout(share, [GeneratorDraws(torch.Generator().manual_seed(1))])(values)
-    dropped.sum().backward()
-    torch.testing.assert_close(values.grad, torch.where(dropped != 0, 1 / (1 - share), 0.0))
 
 
 def twins(config: ModelConfig) -> tuple[Clmm, Clmm]:
@@ -167,10 +135,10 @@ def test_arrays_travel_between_the_two_by_their_names(config: MakeConfig):
 
 
 def test_dropout_is_what_the_held_draws_make_it(config: MakeConfig, toy_windows: MakeWindows):
-    network, hold = stackable(config(2, dropout=0.4))
+    network, held = stackable(config(2, dropout=0.4))
     windows, answers = toy_windows(6), []
     for key in (1, 1, 2):
-        hold(KeyedDraws(torch.tensor(key)))
+        held[:] = [KeyedDraws(torch.tensor(key))]
         answers.append(network.train()(windows.streams, windows.present))
     assert torch.equal(answers[0], answers[1])
     assert not torch.equal(answers[0], answers[2])

@@ -1,7 +1,7 @@
 """Devices trained as one stack, against the plain loop that trains one after the other."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
@@ -20,17 +19,16 @@ from clmm_core.models.config import ModelConfig
 from clmm_core.training import predict_together as predicting
 from clmm_core.training import stacked_windows
 from clmm_core.training import together as module
+from clmm_core.training.alone import train_one
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.draws import Draws, KeyedDraws
 from clmm_core.training.evaluate import logits_of
-from clmm_core.training.finetune import FinetuneConfig, finetune_device
+from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job, StageConfig
 from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import arrays_of, is_stage_one, load_arrays, new_arrays
+from clmm_core.training.model_arrays import load_arrays, new_arrays
 from clmm_core.training.predict_together import predict_together
-from clmm_core.training.pretrain import PretrainConfig, pretrain_device
-from clmm_core.training.stackable import stackable
+from clmm_core.training.pretrain import PretrainConfig
 from clmm_core.training.together import forget, train_together
 
 MakeConfig = Callable[..., ModelConfig]
@@ -57,8 +55,12 @@ EVERY_WAY: dict[str, StageConfig] = {
 
 
 @pytest.fixture(autouse=True)
-def _afresh() -> None:
+def _afresh() -> Iterator[None]:
+    """Calculate in float64, in which the two ways do not drift apart by rounding."""
     forget()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture
@@ -95,55 +97,23 @@ def jobs(config: MakeConfig, windows: list[DeviceTensors]) -> MakeJobs:
     return make
 
 
-class StepDraws(KeyedDraws):
-    """Draws that give dropout those of the step."""
-
-    def __init__(self, key: int, hold: Callable[[Draws], None]) -> None:
-        super().__init__(torch.tensor(key))
-        self._hold = hold
-
-    def step(self, number: int | Tensor) -> KeyedDraws:
-        draws = super().step(number)
-        self._hold(draws)
-        return draws
-
-
-def alone(job: Job) -> tuple[Arrays, float | DeviceSkippedError]:
-    """What the plain loop makes of a job: the update, and the loss or why there is none."""
-    model, hold = stackable(job.model)
-    model.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in job.arrays.items()})
-    learnt = replace(job.windows.select(job.rows), classes=job.classes)
-    draws = StepDraws(job.key, hold)
-    try:
-        if isinstance(job.config, PretrainConfig):
-            loss = pretrain_device(model, learnt, job.config, draws)
-        else:
-            loss = finetune_device(model, learnt, job.config, draws)
-    except DeviceSkippedError as skipped:
-        return {}, skipped
-    trained = arrays_of(model)
-    if isinstance(job.config, PretrainConfig) and job.config.aggregation == "l-dawa":
-        trained = scale_by_agreement({name: values for name, values in trained.items() if is_stage_one(name)}, job.arrays)
-    return {name: values - job.arrays[name] for name, values in trained.items()}, loss
-
-
 def assert_close(one: Arrays, other: Arrays, tolerance: float = 0.0) -> None:
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=tolerance, err_msg=name)
 
 
-def assert_as_alone(jobs: Sequence[Job], tolerance: float = 1e-5) -> None:
+def assert_as_alone(jobs: Sequence[Job], tolerance: float = 1e-6) -> None:
     """Train jobs of different hosts together; each must learn what it learns alone, and what does not learn may not move."""
     losses, means = train_together(jobs, CPU)
     for job, loss in zip(jobs, losses, strict=True):
-        expected, expected_loss = alone(job)
+        expected, expected_loss = train_one(job)
         if isinstance(expected_loss, DeviceSkippedError):
             assert isinstance(loss, DeviceSkippedError)
             assert str(loss) == str(expected_loss)
             assert job.host not in means
             continue
-        assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-5)
+        assert loss == pytest.approx(expected_loss, rel=1e-6)
         ((update, weights),) = means[job.host]
         assert weights == job.weights
         still = {name: values for name, values in expected.items() if name not in update and part_of(name) in weights}
@@ -192,11 +162,11 @@ def test_whatever_the_devices_are_they_learn_as_if_alone(config: MakeConfig, toy
         some.append(as_job(model, own, starts[host % 2], windows, rows=torch.arange(count), key=key, host=host))
     losses, means = train_together(some, CPU)
     for job, loss in zip(some, losses, strict=True):
-        expected, expected_loss = alone(job)
+        expected, expected_loss = train_one(job)
         if isinstance(expected_loss, DeviceSkippedError):
             assert str(loss) == str(expected_loss)
             continue
-        assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-5)
+        assert loss == pytest.approx(expected_loss, rel=1e-6)
         ((update, _),) = means[job.host]
         assert_close(update, {name: expected[name] for name in update}, 1e-5)
 
@@ -207,7 +177,7 @@ def test_adamw_takes_the_first_step_it_takes_alone(jobs: MakeJobs, stage: StageC
     local = replace(SGD, optimizer="adamw", epochs=1, batch_size=32, learning_rate=1e-3)
     losses, means = train_together(some := jobs(replace(stage, local=local)), CPU)
     for job, loss in zip(some, losses, strict=True):
-        expected, expected_loss = alone(job)
+        expected, expected_loss = train_one(job)
         assert loss == pytest.approx(expected_loss, rel=1e-4)
         ((update, _),) = means[job.host]
         flat, by_hand = (np.concatenate([each[name].ravel() for name in update]) for each in (update, expected))
@@ -226,7 +196,7 @@ def test_a_batch_with_nothing_to_compare_in_it_is_passed_over(config: MakeConfig
     model = config(2)
     arrays = new_arrays(model, 0)
     some = [as_job(model, stage, arrays, windows, key=key, host=key) for key in range(3, 12)]
-    assert_as_alone(some, 1e-5 if optimizer == "sgd" else 1e-4)
+    assert_as_alone(some, 1e-6 if optimizer == "sgd" else 1e-4)  # AdamW magnifies the rounding of gradients near 0
     assert any(isinstance(loss, float) for loss in train_together(some, CPU)[0])
 
 
@@ -241,7 +211,7 @@ def test_a_modality_with_nothing_to_compare_rests_while_the_others_learn(
     local = replace(SGD, optimizer="adamw", epochs=5, batch_size=4, learning_rate=1e-3, proximal=proximal)
     stage = replace(EVERY_WAY[way], local=local, augmentation=Augmentation())
     model = config(3)
-    assert_as_alone([as_job(model, stage, new_arrays(model, 0), windows, key=key, host=key) for key in range(3)], 1e-4)
+    assert_as_alone([as_job(model, stage, new_arrays(model, 0), windows, key=key, host=key) for key in range(3)])
 
 
 def test_what_takes_no_part_in_the_loss_does_not_decay(config: MakeConfig, jobs: MakeJobs):
@@ -397,7 +367,7 @@ def test_a_host_gets_the_weighted_mean_of_its_jobs_part_by_part(jobs: MakeJobs):
 def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch):
     some = [replace(job, host=0, key=job.key + i) for i in range(2) for job in jobs()[1:]]
     losses, one_stack = train_together(some, CPU)
-    monkeypatch.setattr(module, "MAX_STACKED", 2)
+    monkeypatch.setattr(module, "devices_at_once", lambda job, device: 2)
     again, several = train_together(some, CPU)
     assert again == pytest.approx(losses, rel=1e-5)
     assert [len(each[0]) for each in (one_stack, several)] == [2, 3], "those of three modalities apart from those of two"
