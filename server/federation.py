@@ -187,11 +187,11 @@ def normalise(run: Run) -> None:
 
 def pretraining(run: Run) -> TrainingStage:
     """Return stage one: contrastive rounds over all training devices, encoders averaged per modality."""
-    settings, bits = run.config.pretrain, run.config.update_bits
+    settings = run.config.pretrain
 
     def task_for(devices: tuple[str, ...], learning_rate: float) -> PretrainTask:
         config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
-        return PretrainTask(**run.task_settings(), devices=devices, config=config, update_bits=bits)
+        return PretrainTask(**run.update_settings(), devices=devices, config=config)
 
     return TrainingStage(
         name="pretrain",
@@ -236,11 +236,11 @@ def _asked(answers: Sequence[Answer]) -> dict[str, int]:
 
 def finetuning(run: Run) -> TrainingStage:
     """Return stage two: supervised rounds over the labelled devices, the whole network averaged."""
-    settings, bits = run.config.finetune, run.config.update_bits
+    settings = run.config.finetune
 
     def task_for(devices: tuple[str, ...], learning_rate: float) -> FinetuneTask:
         config = replace(settings, local=replace(settings.local, learning_rate=learning_rate))
-        return FinetuneTask(**run.task_settings(), devices=devices, config=config, labels=run.config.labels, update_bits=bits)
+        return FinetuneTask(**run.update_settings(), devices=devices, config=config, labels=run.config.labels)
 
     return TrainingStage(
         name="finetune",

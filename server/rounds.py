@@ -3,23 +3,24 @@
 import math
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from clmm_core.errors import ConfigError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.messages import DeviceProfile, HostUpdate
+from clmm_core.federated.individual import apart
+from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostUpdate
 from clmm_core.federated.quantise import unpack
 from clmm_core.federated.server_optimizer import ServerOptimizer
-from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.federated.weighted_sum import WeightedSum, Weights
 from clmm_core.report.lines import by_reason, listed
 from clmm_core.seeds import derive_seed
 from server.hosts import Answer
 from server.run import Run
-from server.run_config import StageConfig
+from server.run_config import RunConfig, StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +68,14 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
             f"train.{stage.name}", turnout.present, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
         )
         learning = {name: values for name, values in outgoing.items() if stage.learns(name)}
-        usable, refused = _usable(answers, run.config.update_bits, learning)
+        usable, refused = _usable(answers, run.config, learning)
         left_out += refused
         if not usable:
             raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
-        run.arrays = optimizer.apply(run.arrays, _mean_update(usable))
+        run.arrays = optimizer.apply(run.arrays, _mean_of(usable))
         figures, not_in_them = stage.after_round()
         left_out += not_in_them
-        figures |= _figures(usable) | turnout.figures(each.device for answer in usable for each in answer.reply.devices)
+        figures |= _figures(usable) | turnout.figures(each.device for update in usable for each in update.devices)
         run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
 
 
@@ -111,35 +112,65 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
     return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
 
 
-def _usable(answers: list[Answer], bits: int, learning: Arrays) -> tuple[list[Answer], list[str]]:
-    """Return the answers that count, unpacked, and why devices of the others (and devices left out by their host) do not."""
-    usable: list[Answer] = []
+@dataclass(frozen=True, kw_only=True)
+class _Update:
+    """What one host's devices, or one device, would change in the model."""
+
+    host: int
+    """Which of the answers it is from."""
+    arrays: Arrays
+    weights: Weights
+    devices: tuple[DeviceTraining, ...]
+
+
+def _usable(answers: list[Answer], config: RunConfig, learning: Arrays) -> tuple[list[_Update], list[str]]:
+    """Return the updates that count, and why devices of the others (and devices left out by their host) do not."""
+    usable: list[_Update] = []
     refused = by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
-    for answer in answers:
+    for host, answer in enumerate(answers):
         if not answer.reply.devices:
             continue
-        host = f"the host of device(s) {listed([device.device for device in answer.reply.devices])}"
         try:
-            update = answer.arrays if bits == 32 else unpack(answer.arrays, bits, learning)
+            updates = _updates_of(host, answer, config, learning)
         except ValueError as error:
-            refused.append(f"{host} sent an update that cannot be unpacked; it was refused: {error}")
+            refused.append(f"{_sender(answer.reply.devices)} sent an update that cannot be read; it was refused: {error}")
             continue
-        if all(bool(np.isfinite(values).all()) for values in update.values()):
-            usable.append(replace(answer, arrays=update))
-        else:
-            refused.append(f"{host} sent an update with NaN or infinity; it was refused")
+        for update in updates:
+            if all(bool(np.isfinite(values).all()) for values in update.arrays.values()):
+                usable.append(update)
+            else:
+                refused.append(f"{_sender(update.devices)} sent an update with NaN or infinity; it was refused")
     return usable, refused
 
 
-def _mean_update(answers: list[Answer]) -> Arrays:
+def _updates_of(host: int, answer: Answer, config: RunConfig, learning: Arrays) -> list[_Update]:
+    """Return the mean update of a host, unpacked, or that of each of its devices.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    devices = answer.reply.devices
+    if config.host_aggregation:
+        arrays = answer.arrays if config.update_bits == 32 else unpack(answer.arrays, config.update_bits, learning)
+        return [_Update(host=host, arrays=arrays, weights=answer.reply.weights, devices=devices)]
+    each = zip(devices, apart(answer.arrays, len(devices)), strict=True)
+    return [_Update(host=host, arrays=arrays, weights=device.weights, devices=(device,)) for device, arrays in each]
+
+
+def _sender(devices: Sequence[DeviceTraining]) -> str:
+    return f"the host of device(s) {listed([device.device for device in devices])}"
+
+
+def _mean_of(updates: Sequence[_Update]) -> Arrays:
     total = WeightedSum()
-    for answer in answers:
-        total.add(answer.arrays, answer.reply.weights)
+    for update in updates:
+        total.add(update.arrays, update.weights)
     return total.mean()
 
 
-def _figures(answers: list[Answer]) -> dict[str, float]:
-    trained = [device for answer in answers for device in answer.reply.devices]
+def _figures(updates: Sequence[_Update]) -> dict[str, float]:
+    trained = [device for update in updates for device in update.devices]
     num_windows = sum(device.num_windows for device in trained)
     loss = sum(device.loss * device.num_windows for device in trained) / num_windows
-    return {"num_hosts": len(answers), "num_devices": len(trained), "num_windows": num_windows, "loss": loss}
+    num_hosts = len({update.host for update in updates})
+    return {"num_hosts": num_hosts, "num_devices": len(trained), "num_windows": num_windows, "loss": loss}

@@ -49,6 +49,11 @@ class Run:
             "server_round": self.server_round,
         }
 
+    def update_settings(self) -> dict[str, Any]:
+        """Return what every task that is answered with an update says, but its devices."""
+        config = self.config
+        return {**self.task_settings(), "update_bits": config.update_bits, "host_aggregation": config.host_aggregation}
+
     def note(self, left_out: Iterable[str]) -> None:
         """Keep what was left out, and why, for the results; each once."""
         self.notes += [reason for reason in dict.fromkeys(left_out) if reason not in self.notes]

@@ -69,11 +69,13 @@ class RunConfig:
     selftrain_stage: StageConfig
     """Stage two's, with rounds of its own; a device trains as in stage two."""
     confidence: float
+    """Of a pseudo-label, at least."""
     align: bool
     """Whether self-training expects every activity that has a label equally often on a device."""
-    """Of a pseudo-label, at least."""
     update_bits: UpdateBits
     """Of a value of an update on its way to the server; below 32 updates are packed, with error feedback."""
+    host_aggregation: bool
+    """Whether hosts fold their devices' updates into one mean; else the server gets each of them."""
     personal_labels: LabelDraw
     personal: FinetuneConfig
     smooth_s: float
@@ -144,6 +146,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         confidence=keys.share("selftrain.confidence"),
         align=keys.boolean("selftrain.align"),
         update_bits=_update_bits(keys),
+        host_aggregation=_host_aggregation(keys),
         personal_labels=LabelDraw(per_class=keys.integer("personalise.per-class", 0), unit=unit, seed=seed),
         personal=replace(finetune, local=_local(keys, "personalise")),
         smooth_s=keys.number("evaluate.smooth-s", 0),
@@ -210,6 +213,15 @@ def _stage(keys: "_Keys", stage: str) -> StageConfig:
             momentum=keys.share(f"{stage}.server-momentum", below_one=True),
         ),
     )
+
+
+def _host_aggregation(keys: "_Keys") -> bool:
+    key, is_packed = "communication.host-aggregation", keys.integer("communication.update-bits") < 32
+    is_folded = keys.boolean(key)
+    for other, takes_a_mean in (("communication.update-bits", is_packed), ("client.pooled", keys.boolean("client.pooled"))):
+        if takes_a_mean and not is_folded:
+            raise ConfigError(f"{key}: expected true, for {other} is about the mean of a host, found false: change one of them")
+    return is_folded
 
 
 def _update_bits(keys: "_Keys") -> UpdateBits:

@@ -72,14 +72,19 @@ class DeviceTraining:
     device: str
     num_windows: int
     loss: float
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of its own update, by part of the model, where the host did not fold it; `individual.placed` has it at this row's place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostUpdate:
-    """Answer to a training task; beside it travels the mean update of the cohort, weighted as said here, packed where that is asked."""
+    """Answer to a training task; beside it travels the mean update of the cohort, weighted as said here, packed where that is asked.
+
+    Where hosts do not fold, each device's update travels instead.
+    """
 
     weights: Mapping[str, float]
-    """By part of the model: windows trained on, over the devices that own it."""
+    """By part of the model: windows trained on, over the devices that own it. Empty where updates are not folded."""
     devices: tuple[DeviceTraining, ...]
     left_out: tuple[LeftOut, ...] = ()
 

@@ -12,6 +12,7 @@ from clmm_core.data.labels import Rows
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.individual import placed
 from clmm_core.federated.messages import DeviceEvaluation, DeviceTraining, HostEvaluation, HostUpdate, LeftOut
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed
@@ -24,25 +25,19 @@ from clmm_core.training.predict_together import predict
 from clmm_core.training.tasks import EvaluateTask, SelftrainTask
 
 Question = tuple[TrainTask, Arrays]
+Reply = tuple[HostUpdate, Arrays]
 CPU = torch.device("cpu")
 AT_ONCE = 256
 """Devices of a host whose windows are in memory at a time."""
 DIVERGED = "training diverged to NaN or infinity: lower the learning rate"
 
 
-def train_cohort(task: TrainTask, arrays: Arrays, device: torch.device = CPU) -> tuple[HostUpdate, Arrays]:
-    """Return one host's update, as `train_cohorts` does, a bounded number of devices at a time."""
-    folded = WeightedSum()
-    rows: list[DeviceTraining] = []
-    left_out: list[LeftOut] = []
+def train_cohort(task: TrainTask, arrays: Arrays, device: torch.device = CPU) -> Reply:
+    """Return one host's answer, as `train_cohorts` does, with the windows of a bounded number of devices in memory."""
+    replies: list[Reply] = []
     for some in _in_parts(task):
-        ((update, mean),) = train_cohorts([(some, arrays)], device)
-        if mean:
-            folded.add(mean, update.weights)
-        rows += update.devices
-        left_out += update.left_out
-    mean = folded.mean() if rows else {}
-    return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean
+        replies += _trained(_by_update((some, arrays)), device)
+    return _joined(task, replies)
 
 
 def _in_parts(task: TrainTask) -> Iterator[TrainTask]:
@@ -53,12 +48,42 @@ def _in_parts(task: TrainTask) -> Iterator[TrainTask]:
         yield replace(task, devices=tuple(devices[first : first + step]))
 
 
-def train_cohorts(questions: Sequence[Question], device: torch.device) -> list[tuple[HostUpdate, Arrays]]:
-    """Return each host's update: the mean of its devices', each part of the model over the devices that train it.
+def train_cohorts(questions: Sequence[Question], device: torch.device) -> list[Reply]:
+    """Return each host's answer: the mean of its devices' updates, each part of the model over the devices that train it; or each of them.
 
     Stage one trains encoders and projections on all windows; stage two the whole network on labelled ones; self-training likewise, on
     labels of the devices' own making.
     """
+    asked = [(host, single) for host, question in enumerate(questions) for single in _by_update(question)]
+    by_host: dict[int, list[Reply]] = {}
+    for (host, _), reply in zip(asked, _trained([single for _, single in asked], device), strict=True):
+        by_host.setdefault(host, []).append(reply)
+    return [_joined(task, by_host[host]) for host, (task, _) in enumerate(questions)]
+
+
+def _by_update(question: Question) -> list[Question]:
+    """Return what a host is asked, once for each update that it answers with."""
+    task, arrays = question
+    if task.host_aggregation:
+        return [question]
+    return [(replace(task, devices=(device,)), arrays) for device in sorted(task.devices)]
+
+
+def _joined(task: TrainTask, replies: Sequence[Reply]) -> Reply:
+    """Return a host's answer from those about some of its devices, in order."""
+    left_out = tuple(each for reply, _ in replies for each in reply.left_out)
+    if not task.host_aggregation:
+        rows = tuple(replace(row, weights=reply.weights) for reply, _ in replies for row in reply.devices)
+        return HostUpdate(weights={}, devices=rows, left_out=left_out), placed([update for reply, update in replies if reply.devices])
+    folded = WeightedSum()
+    for reply, mean in replies:
+        folded.add(mean, reply.weights)
+    rows = tuple(row for reply, _ in replies for row in reply.devices)
+    return HostUpdate(weights=folded.weights, devices=rows, left_out=left_out), folded.mean() if rows else {}
+
+
+def _trained(questions: Sequence[Question], device: torch.device) -> list[Reply]:
+    """Return for each question the mean of its devices' updates."""
     lessons = _lessons(questions, device)
     losses, means = train_jobs([_job(questions[host], host, lesson) for host, lesson in lessons], device)
     replies = []

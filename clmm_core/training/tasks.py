@@ -40,22 +40,28 @@ class ModelTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainTask(ModelTask):
-    """`train.pretrain`: a round of stage one on each device."""
+class UpdateTask(ModelTask):
+    """What every task that is answered with an update says."""
 
-    config: PretrainConfig
     update_bits: UpdateBits = 32
     """Of a value of the update that comes back; see `outgoing`."""
+    host_aggregation: bool = True
+    """Whether a host folds its devices' updates into one mean; else each comes back by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneTask(ModelTask):
+class PretrainTask(UpdateTask):
+    """`train.pretrain`: a round of stage one on each device."""
+
+    config: PretrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneTask(UpdateTask):
     """`train.finetune`: a round of stage two on each (labelled) device."""
 
     config: FinetuneConfig
     labels: LabelDraw
-    update_bits: UpdateBits = 32
-    """Of a value of the update that comes back; see `outgoing`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ OF_TREES = ("seed", "data.", "split.", "labels.", "evaluate.")
 """Keys, or beginnings of keys, that extra trees depend on."""
 ADDED = {
     **{"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False, "communication.update-bits": 32},
+    "communication.host-aggregation": True,
     **{"fleet.drop-out": 0.0, "fleet.speed-spread": 0.0, "fleet.windows-per-s": 100.0, "fleet.deadline-s": 0.0},
 }
 """Keys that came after the first figures were kept, each with the value at which it does nothing: a run from before keeps its name."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import ConfigError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.individual import placed
 from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut
 from clmm_core.federated.quantise import pack
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig
@@ -42,6 +43,8 @@ class TrainingHosts:
     sent: list[Arrays] = field(default_factory=list)
     bits: int = 32
     """Below 32 updates are packed, and that of device "z" is cut off."""
+    is_folded: bool = True
+    """Else each host sends two updates by themselves, the second ten times the first at a third of its weight; "z" misnames them."""
 
     def names(self) -> tuple[int, ...]:
         return tuple(range(len(self.updates)))
@@ -68,6 +71,10 @@ class TrainingHosts:
             return Answer(HostUpdate(weights={}, devices=(), left_out=(LeftOut(device=name, reason="too short"),)), {})
         trained = DeviceTraining(device=name, num_windows=10, loss=2.0)
         arrays = {"modalities.acc.w": np.full(2, value, np.float32)}
+        if not self.is_folded:
+            rows = (replace(trained, weights={"acc": 3.0}), replace(trained, device=f"{name}2", weights={"acc": 1.0}))
+            both = placed([arrays, {"modalities.acc.w": np.full(2, 10 * value, np.float32)}])
+            return Answer(HostUpdate(weights={}, devices=rows), {"w": arrays["modalities.acc.w"]} if name == "z" else both)
         if self.bits < 32:
             packed = pack(arrays, self.bits, np.random.default_rng(0))
             arrays = {part: data[:-2] if name == "z" else data for part, data in packed.items()}
@@ -79,7 +86,9 @@ def make_run(tmp_path: Path, run_config) -> Callable[..., Run]:
     def make(hosts: TrainingHosts, min_reply_share: float = 0.5) -> Run:
         names = {"training": tuple(hosts.updates), "validation": (), "test": (), "labelled": (), "classes": ("x", "y")}
         return Run(
-            config=parse_run_config(run_config({"communication.update-bits": hosts.bits})),
+            config=parse_run_config(
+                run_config({"communication.update-bits": hosts.bits, "communication.host-aggregation": hosts.is_folded})
+            ),
             directory=Directory(hosts, DataConfig(), min_reply_share),
             folder=RunFolder.create(tmp_path, "run"),
             report=lambda record: None,
@@ -235,7 +244,18 @@ def test_packed_updates_are_unpacked_and_one_that_cannot_be_is_refused_and_named
     assert run.arrays["modalities.acc.w"].tolist() == pytest.approx([3.0, 3.0], rel=0.01)
     assert (record.num_hosts, record.num_devices) == (2, 2)
     (reason,) = record.left_out
-    assert reason.startswith("the host of device(s) 'z' sent an update that cannot be unpacked; it was refused: 'modalities.acc.packed'")
+    assert reason.startswith("the host of device(s) 'z' sent an update that cannot be read; it was refused: 'modalities.acc.packed'")
+
+
+def test_updates_that_hosts_do_not_fold_are_averaged_and_refused_one_by_one(make_run):
+    """Of "a" 1 with weight 3 and 10 with weight 1; of "b" neither is finite; what "z" sent is nobody's."""
+    run = make_run(TrainingHosts({"a": 1.0, "b": NAN, "z": 5.0}, is_folded=False))
+    (record,) = train(run, replace(STAGE, rounds=1), ("a", "b", "z"))
+    assert run.arrays["modalities.acc.w"].tolist() == pytest.approx([13 / 4, 13 / 4])
+    assert (record.num_hosts, record.num_devices, record.num_windows) == (1, 2, 20)
+    refused = "sent an update with NaN or infinity; it was refused"
+    assert record.left_out[:2] == (f"the host of device(s) 'b' {refused}", f"the host of device(s) 'b2' {refused}")
+    assert "'z', 'z2' sent an update that cannot be read; it was refused: expected arrays whose names end with @" in record.left_out[2]
 
 
 def test_the_bytes_of_a_round_are_in_its_record(make_run):

@@ -198,6 +198,15 @@ def test_a_value_out_of_range_names_its_key_and_what_was_found(run_config: Make,
     assert f"found {value!r}" in message or f"found '{value}'" in message or f"found {value} alone" in message
 
 
+@pytest.mark.parametrize("other", [{"communication.update-bits": 8}, {"client.pooled": True}])
+def test_what_takes_the_mean_of_a_host_needs_it(run_config: Make, other: dict[str, Value]):
+    assert parse_run_config(run_config(other)).host_aggregation
+    assert not parse_run_config(run_config({"communication.host-aggregation": False})).host_aggregation
+    (key,) = other
+    expected = f"communication.host-aggregation: expected true, for {key} is about the mean of a host, found false"
+    assert expected in refused(run_config({**other, "communication.host-aggregation": False}))
+
+
 @pytest.mark.parametrize("name", ["folder", "utd-mhad"])
 def test_recordings_somewhere_need_a_path(run_config: Make, name: str):
     assert "data.path: expected where the" in refused(run_config({"data.name": name}))

@@ -236,6 +236,21 @@ def test_few_hosts_equal_many(run: Run, num_devices: int, rounds: tuple[int, int
         assert np.array_equal(one.counts.confusion, other.counts.confusion)
 
 
+def test_updates_that_hosts_do_not_fold_give_the_model_that_folded_ones_give(run: Run):
+    fleet = {"data.num-devices": 10, "labels.num-devices": 4, "pretrain.rounds": 2, "finetune.rounds": 1, "selftrain.rounds": 1}
+    folded, apart = (run(2, fleet | METHOD | PLAIN_DESCENT | {"communication.host-aggregation": is_folded}) for is_folded in (True, False))
+    assert_close(apart.arrays, folded.arrays, tolerance=1e-6)
+    trained = {stage: [r for r in apart.record.rounds if r.stage == stage] for stage in ("pretrain", "finetune", "selftrain")}
+    for stage, records in trained.items():
+        same = [r for r in folded.record.rounds if r.stage == stage]
+        assert [(r.num_hosts, r.num_devices, r.num_windows) for r in records] == [(r.num_hosts, r.num_devices, r.num_windows) for r in same]
+        assert [r.loss for r in records] == pytest.approx([r.loss for r in same], rel=1e-4)
+        up, up_folded = (
+            sum(sum(each.up.values()) for r in some for each in r.traffic if each.message == f"train.{stage}") for some in (records, same)
+        )
+        assert up > 1.5 * up_folded, "each device's update was sent"
+
+
 def test_a_simulated_fleet_is_the_same_on_few_hosts_and_many(run: Run):
     """Who drops out, who is too slow, how long a round takes and what comes of it: from the seed alone."""
     fleet = {"data.num-devices": 12, "labels.num-devices": 4, "pretrain.rounds": 3, "finetune.rounds": 2, "pretrain.participation": 0.7}

@@ -10,6 +10,7 @@ import torch
 
 from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
+from clmm_core.federated.individual import apart
 from clmm_core.training import engine
 from clmm_core.training.cohort import Question, evaluate_cohorts, train_cohort, train_cohorts
 from clmm_core.training.evaluate import evaluate_cohort
@@ -113,6 +114,25 @@ def test_questions_of_every_kind_are_answered_in_order(said: Settings, starts: l
             (train_task(said(4), "finetune"), starts[0]),
         ]
     )
+
+
+@each_stage
+def test_updates_that_are_not_folded_are_those_of_each_device_alone(said: Settings, starts: list[Arrays], stage: str):
+    """Beside a host that folds."""
+    task = replace(train_task(said(0, 1, 3, 4), stage), host_aggregation=False)
+    (reply, arrays), (folded, _) = train_cohorts([(task, starts[0]), (train_task(said(3), stage), starts[1])], CPU)
+    assert reply.weights == {}
+    assert folded.weights
+    updates = apart(arrays, len(reply.devices))
+    assert [row.device for row in reply.devices] == [f"device-{number:05d}" for number in (0, 1, 3, 4)]
+    for row, update in zip(reply.devices, updates, strict=True):
+        ((alone, mean),) = train_cohorts([(replace(task, devices=(row.device,), host_aggregation=True), starts[0])], CPU)
+        assert row.weights == alone.weights
+        assert row.num_windows == alone.devices[0].num_windows
+        assert_same_mean(update, mean)
+    again, placed_again = train_cohort(task, starts[0])
+    assert [row.weights for row in again.devices] == [row.weights for row in reply.devices]
+    assert_same_mean(placed_again, arrays)
 
 
 @each_stage
