@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, difference
@@ -16,25 +17,27 @@ from clmm_core.training.job import Job, Losses, Mean
 from clmm_core.training.model_arrays import arrays_of, load_arrays
 from clmm_core.training.pretrain import PretrainConfig, pretrain_device
 
+CPU = torch.device("cpu")
 
-def train_alone(jobs: Sequence[Job]) -> tuple[Losses, dict[int, list[Mean]]]:
+
+def train_alone(jobs: Sequence[Job], device: torch.device = CPU) -> tuple[Losses, dict[int, list[Mean]]]:
     """Return what `together.train_together` returns of the same jobs, to rounding."""
     losses: Losses = []
     folded: dict[int, WeightedSum] = {}
     for job in jobs:
-        update, loss = train_one(job)
+        update, loss = train_one(job, device)
         losses.append(loss)
         if update:
             folded.setdefault(job.host, WeightedSum()).add(update, job.weights)
     return losses, {host: [(total.mean(), total.weights)] for host, total in folded.items()}
 
 
-def train_one(job: Job) -> tuple[Arrays, float | DeviceSkippedError]:
+def train_one(job: Job, device: torch.device = CPU) -> tuple[Arrays, float | DeviceSkippedError]:
     """Return a job's update and its mean loss; no update where training diverged (NaN), or why it was left out."""
-    model = load_arrays(job.model, job.arrays)
+    model = load_arrays(job.model, job.arrays).to(device)
     draws = draws_for(model, job.key)
     chosen = job.windows.select(job.rows)
-    windows = DeviceTensors(chosen.streams, chosen.present, job.classes)
+    windows = DeviceTensors(chosen.streams, chosen.present, job.classes).to(device)
     try:
         if isinstance(job.config, PretrainConfig):
             loss = pretrain_device(model, windows, job.config, draws)

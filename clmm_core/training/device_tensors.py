@@ -36,6 +36,14 @@ class DeviceTensors:
             self.classes[rows],
         )
 
+    def to(self, device: torch.device) -> "DeviceTensors":
+        """Return the same windows on a device."""
+        return DeviceTensors(
+            {name: values.to(device) for name, values in self.streams.items()},
+            {name: mask.to(device) for name, mask in self.present.items()},
+            self.classes.to(device),
+        )
+
     def epochs(self, local: LocalConfig, draws: Draws, smallest: int = 1) -> Iterator["DeviceTensors"]:
         """Yield the batches of a round's epochs; see `batches_of`."""
         orders = (draws.permutation(len(self)) for _ in range(local.epochs))

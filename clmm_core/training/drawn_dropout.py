@@ -47,5 +47,5 @@ def hold_dropout(model: nn.Module) -> list[Draws]:
 
 
 def draws_for(model: nn.Module, key: int) -> KeyedDraws:
-    """Return a key's draws for training one device's model, whose dropout takes its numbers from them too."""
-    return StepDraws(torch.tensor(key), hold_dropout(model))
+    """Return a key's draws, on the processor that its model is on, for training one device's; its dropout takes numbers from them too."""
+    return StepDraws(torch.tensor(key, device=next(model.parameters()).device), hold_dropout(model))

@@ -1,20 +1,15 @@
 """Which way devices are trained: as one stack, or one after the other. What each of them learns is the same, to rounding."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 
 from clmm_core.errors import DeviceSkippedError
-from clmm_core.models.config import ModelConfig
-from clmm_core.models.cost import flops_a_window
-from clmm_core.training.alone import train_alone
+from clmm_core.training.alone import CPU, train_alone
 from clmm_core.training.job import Job, Losses, Mean
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.stack_size import devices_at_once
 from clmm_core.training.together import train_together
 
-SMALL_STEP_FLOPS = 200e6
-"""A step's forward pass below which a CPU core spends more on calling operations than on doing them; docs/results/simulation.md."""
 FEWEST_STACKED = 4
 """Devices that are alike, for a stack of them to be worth its making on a CPU."""
 
@@ -47,12 +42,5 @@ def train_jobs(jobs: Sequence[Job], device: torch.device) -> tuple[Losses, dict[
 
 
 def is_worth_a_stack(alike: Sequence[Job]) -> bool:
-    """Return whether a CPU is quicker with these jobs as a stack: there are some, and one alone does not fill it."""
-    config = alike[0].config
-    copies = config.num_copies if isinstance(config, PretrainConfig) else 1
-    return len(alike) >= FEWEST_STACKED and copies * config.local.batch_size * _flops(alike[0].model) < SMALL_STEP_FLOPS
-
-
-@lru_cache(maxsize=64)
-def _flops(model: ModelConfig) -> int:
-    return flops_a_window(model)
+    """Return whether a CPU is quicker with these jobs as a stack: so many are there, and fit in one."""
+    return min(len(alike), devices_at_once(alike[0], CPU)) >= FEWEST_STACKED

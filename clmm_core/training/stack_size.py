@@ -1,4 +1,4 @@
-"""How many devices a stack holds: what the memory of the device it is trained on allows, or a CPU's cache."""
+"""How many devices a stack holds: what memory allows, up to what still gains."""
 
 from functools import lru_cache
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from clmm_core.models.config import ModelConfig
+from clmm_core.models.cost import flops_a_window
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors
 from clmm_core.training.draws import KeyedDraws
 from clmm_core.training.finetune import finetune_loss
@@ -17,7 +18,9 @@ from clmm_core.training.stackable import stackable
 MOST = 256
 """Devices in one stack; more gain nothing that was measured."""
 MOST_ON_CPU = 16
-"""With more, what a step computes falls out of a core's cache; docs/results/simulation.md."""
+"""With more, what a step computes falls out of a core's cache."""
+FLOPS_ON_CPU = 5e9
+"""Of one step's forward pass of a whole stack, at most: autograd keeps about 0.5 GB of it."""
 SHARE_OF_FREE = 0.5
 """Of a GPU's free memory, at a process's first stack: others may share it."""
 COPIES = 8
@@ -27,9 +30,16 @@ COPIES = 8
 def devices_at_once(job: Job, device: torch.device) -> int:
     """Return how many devices like this one are trained as one stack, at least 1."""
     if device.type != "cuda":
-        return MOST_ON_CPU
+        return max(1, min(MOST_ON_CPU, int(FLOPS_ON_CPU / forward_flops(job.model, job.config))))
     modalities = tuple(job.windows.streams)
     return max(1, min(MOST, _free_bytes(device) // bytes_a_device(job.model, job.config, modalities)))
+
+
+@lru_cache(maxsize=64)
+def forward_flops(model: ModelConfig, config: StageConfig) -> int:
+    """Return the floating-point operations of the forward pass of one device's step of a full batch."""
+    copies = config.num_copies if isinstance(config, PretrainConfig) else 1
+    return copies * config.local.batch_size * flops_a_window(model)
 
 
 @lru_cache(maxsize=8)

@@ -15,12 +15,13 @@ from clmm_core.models.cost import flops_a_window
 from clmm_core.training import engine
 from clmm_core.training.alone import train_alone, train_one
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.engine import FEWEST_STACKED, SMALL_STEP_FLOPS, is_worth_a_stack, train_jobs
+from clmm_core.training.engine import FEWEST_STACKED, is_worth_a_stack, train_jobs
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import new_arrays
 from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.stack_size import FLOPS_ON_CPU
 
 CPU = torch.device("cpu")
 LOCAL = LocalConfig(epochs=1, batch_size=6, learning_rate=0.01, optimizer="sgd")
@@ -74,11 +75,12 @@ def test_one_by_one_hosts_are_folded_apart_and_who_diverges_counts_for_nothing(j
     assert weights == {"accelerometer": 2.0 + 4.0, "gyroscope": 2.0}
 
 
-def test_a_stack_is_for_some_devices_none_of_which_fills_the_processor(job: MakeJob):
+def test_a_stack_is_for_some_devices_that_fit_in_one(job: MakeJob):
     some = [job(number) for number in range(FEWEST_STACKED)]
     assert is_worth_a_stack(some)
     assert not is_worth_a_stack(some[:-1])
-    flops = PRETRAIN.num_copies * flops_a_window(some[0].model)
-    for batch_size, is_small in ((int(SMALL_STEP_FLOPS / flops), True), (int(SMALL_STEP_FLOPS / flops) + 2, False)):
-        large = replace(PRETRAIN, local=replace(LOCAL, batch_size=batch_size))
-        assert is_worth_a_stack([replace(each, config=large) for each in some]) == is_small
+    a_window = PRETRAIN.num_copies * flops_a_window(some[0].model)
+    largest = int(FLOPS_ON_CPU / FEWEST_STACKED / a_window)
+    for batch_size, fits in ((largest, True), (largest + 1, False)):
+        config = replace(PRETRAIN, local=replace(LOCAL, batch_size=batch_size))
+        assert is_worth_a_stack([replace(each, config=config) for each in some]) == fits

@@ -1,0 +1,1 @@
+"""Benchmarks: ours against a baseline in turn, in one run."""
