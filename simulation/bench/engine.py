@@ -9,7 +9,8 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Literal, get_args
@@ -67,8 +68,24 @@ class Measured:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print a line a batch size, then everything as JSON."""
     chosen = _arguments(arguments)
+    with _one_thread_and(chosen.matmul_precision):
+        _measure_all(chosen)
+
+
+@contextmanager
+def _one_thread_and(matmul_precision: str) -> Iterator[None]:
+    """Compute as hosts do, with products of matrices of this precision."""
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(chosen.matmul_precision)
+    torch.set_float32_matmul_precision(matmul_precision)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+
+
+def _measure_all(chosen: argparse.Namespace) -> None:
     device = torch.device(chosen.device)
     limits = {"matmul_flops_per_s": matmul_rate(device), "copy_bytes_per_s": copy_rate(device)}
     model = sized(ModelChoice(preset=chosen.preset), SHAPES, 6)

@@ -28,6 +28,7 @@ def test_it_measures_both_stages_and_says_so_in_json(capsys: pytest.CaptureFixtu
         assert each["is_chosen"]
         assert each["share_of_limit"] == pytest.approx(each["stacked_per_s"] / each["limit_per_s"])
     assert said["torch"] == torch.__version__
+    assert torch.get_float32_matmul_precision() == "highest", "as before"
 
 
 def test_every_device_trains_on_full_batches():
