@@ -37,11 +37,15 @@ class Job:
     """How much it counts in the mean of each part of the model."""
 
     @property
+    def way(self) -> StageConfig:
+        """How it trains but for its learning rate, which may differ from round to round."""
+        return replace(self.config, local=replace(self.config.local, learning_rate=0.0))
+
+    @property
     def alike(self) -> tuple[object, ...]:
         """What jobs of one stack have in common: all but where they start, their windows, and their learning rate."""
-        config = replace(self.config, local=replace(self.config.local, learning_rate=0.0))
         shapes = tuple((name, *values.shape[1:]) for name, values in self.windows.streams.items())
-        return self.model, config, shapes
+        return self.model, self.way, shapes
 
 
 Losses = list[float | DeviceSkippedError]

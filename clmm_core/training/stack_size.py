@@ -30,9 +30,9 @@ COPIES = 8
 def devices_at_once(job: Job, device: torch.device) -> int:
     """Return how many devices like this one are trained as one stack, at least 1."""
     if device.type != "cuda":
-        return max(1, min(MOST_ON_CPU, int(FLOPS_ON_CPU / forward_flops(job.model, job.config))))
+        return max(1, min(MOST_ON_CPU, int(FLOPS_ON_CPU / forward_flops(job.model, job.way))))
     modalities = tuple(job.windows.streams)
-    return max(1, min(MOST, _free_bytes(device) // bytes_a_device(job.model, job.config, modalities)))
+    return max(1, min(MOST, _free_bytes(device) // bytes_a_device(job.model, job.way, modalities)))
 
 
 @lru_cache(maxsize=64)

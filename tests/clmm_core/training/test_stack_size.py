@@ -54,4 +54,8 @@ def test_a_stack_fills_half_of_what_a_gpu_has_free(
     job = Job(model=model, config=BOTH["finetune"], arrays={}, windows=windows, rows=rows, classes=rows, key=0, host=0, weights={})
     assert devices_at_once(job, torch.device("cuda")) == expected
     assert devices_at_once(job, torch.device("cpu")) == MOST_ON_CPU
+    counted = bytes_a_device.cache_info().misses
+    slower = replace(job.config, local=replace(LOCAL, learning_rate=0.005))
+    assert devices_at_once(replace(job, config=slower), torch.device("cuda")) == expected
+    assert bytes_a_device.cache_info().misses <= counted, "not again for another learning rate"
     stack_size._free_bytes.cache_clear()
