@@ -22,12 +22,8 @@ def generator(run_seed: int, *names: str | int) -> torch.Generator:
 
 
 @contextmanager
-def seeded(run_seed: int, *names: str | int) -> Iterator[torch.Generator]:
-    """Seed torch's own generator for the block, then put it back; yield a generator for explicit draws.
-
-    Dropout and parameter initialisation draw from torch's own generator and offer no other.
-    """
-    seed = derive_seed(run_seed, *names)
+def seeded(run_seed: int, *names: str | int) -> Iterator[None]:
+    """Seed torch's own generator for the block, then put it back: parameter initialisation draws from it and offers no other."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield torch.Generator().manual_seed(derive_seed(seed, "explicit draws"))
+        torch.manual_seed(derive_seed(run_seed, *names))
+        yield

@@ -16,6 +16,7 @@ from clmm_core.federated.individual import placed
 from clmm_core.federated.messages import DeviceEvaluation, DeviceTraining, HostEvaluation, HostUpdate, LeftOut
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed
+from clmm_core.training.alone import CPU
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.engine import train_jobs
 from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
@@ -26,7 +27,6 @@ from clmm_core.training.tasks import EvaluateTask, SelftrainTask
 
 Question = tuple[TrainTask, Arrays]
 Reply = tuple[HostUpdate, Arrays]
-CPU = torch.device("cpu")
 AT_ONCE = 256
 """Devices of a host whose windows are in memory at a time."""
 DIVERGED = "training diverged to NaN or infinity: lower the learning rate"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.draws import Draws
 
 
 class DrawnDropout(nn.Module):
@@ -22,15 +22,15 @@ class DrawnDropout(nn.Module):
         return torch.where(kept, values / (1 - self.share), 0.0)
 
 
-class StepDraws(KeyedDraws):
+class StepDraws(Draws):
     """Draws that hold those of each step for a model's dropout."""
 
     def __init__(self, key: Tensor, held: list[Draws]) -> None:
         super().__init__(key)
         self._held = held
 
-    def step(self, number: int | Tensor) -> KeyedDraws:
-        """See `Draws`."""
+    def step(self, number: int | Tensor) -> Draws:
+        """See `Draws.step`; dropout draws from it too."""
         draws = super().step(number)
         self._held[:] = [draws]
         return draws
@@ -46,6 +46,6 @@ def hold_dropout(model: nn.Module) -> list[Draws]:
     return held
 
 
-def draws_for(model: nn.Module, key: int) -> KeyedDraws:
+def draws_for(model: nn.Module, key: int) -> Draws:
     """Return a key's draws, on the processor that its model is on, for training one device's; its dropout takes numbers from them too."""
     return StepDraws(torch.tensor(key, device=next(model.parameters()).device), hold_dropout(model))

@@ -5,7 +5,6 @@ what each draws alone.
 """
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,30 +12,11 @@ from torch import Tensor
 from clmm_core.training.keyed_numbers import GAMMA, keyed_numbers, mixed
 
 
-class Draws(Protocol):
-    """Where augmentations, views, dropout and batches take their random numbers from."""
+class Draws:
+    """Where augmentations, views, dropout and batches take their random numbers from.
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Return float32 of `shape`, uniform in [0, 1)."""
-        ...
-
-    def normal(self, *shape: int) -> Tensor:
-        """Return float32 of `shape`, of mean 0 and deviation 1."""
-        ...
-
-    def permutation(self, count: int) -> Tensor:
-        """Return `[count]` int64: 0 .. count - 1 in random order."""
-        ...
-
-    def step(self, number: int) -> "Draws":
-        """Return the draws of one training step, counted from 0."""
-        ...
-
-
-class KeyedDraws:
-    """Draws from a key: an int64 scalar on the processor that is to draw, or one of a stack under `torch.vmap`.
-
-    A draw that is longer in its first dimension begins with the shorter one: a batch that is filled up draws what it draws alone.
+    The key is an int64 scalar on the processor that is to draw, or one of a stack under `torch.vmap`. A draw that is longer in its first
+    dimension begins with the shorter one: a batch that is filled up draws what it draws alone.
     """
 
     def __init__(self, key: Tensor) -> None:
@@ -44,20 +24,20 @@ class KeyedDraws:
         self._drawn = 0
 
     def uniform(self, *shape: int) -> Tensor:
-        """See `Draws`."""
+        """Return float32 of `shape`, uniform in [0, 1)."""
         return self._numbers(shape, normal=False)
 
     def normal(self, *shape: int) -> Tensor:
-        """See `Draws`."""
+        """Return float32 of `shape`, of mean 0 and deviation 1."""
         return self._numbers(shape, normal=True)
 
     def permutation(self, count: int) -> Tensor:
-        """See `Draws`."""
+        """Return `[count]` int64: 0 .. count - 1 in random order."""
         return self.uniform(count).argsort()
 
-    def step(self, number: int | Tensor) -> "KeyedDraws":
-        """See `Draws`; `number` may be an int64 scalar."""
-        return KeyedDraws(mixed(self._key ^ mixed(torch.as_tensor(number, dtype=torch.int64, device=self._key.device) * GAMMA + 1)))
+    def step(self, number: int | Tensor) -> "Draws":
+        """Return the draws of one training step, counted from 0; the number may be an int64 scalar."""
+        return Draws(mixed(self._key ^ mixed(torch.as_tensor(number, dtype=torch.int64, device=self._key.device) * GAMMA + 1)))
 
     def _numbers(self, shape: tuple[int, ...], *, normal: bool) -> Tensor:
         self._drawn += 1

@@ -33,11 +33,6 @@ class Lesson:
     num_windows: tuple[int, ...]
     """How many of the rows are each device's."""
 
-    def learnt(self) -> DeviceTensors:
-        """Return the windows to learn from, with those classes."""
-        chosen = self.windows.select(self.rows)
-        return DeviceTensors(chosen.streams, chosen.present, self.classes)
-
     def weights(self, stage: str) -> dict[str, float]:
         """Return how much it counts in each part of the model: the windows that part is trained on."""
         owned = {name: float(mask[self.rows].sum()) for name, mask in self.windows.present.items()}

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from clmm_core.models.config import ModelConfig
 from clmm_core.models.cost import flops_a_window
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.finetune import finetune_loss
 from clmm_core.training.job import Job, StageConfig
 from clmm_core.training.pretrain import PretrainConfig, pretrain_loss
@@ -66,7 +66,7 @@ def bytes_a_device(model: ModelConfig, config: StageConfig, modalities: tuple[st
         kept[storage.data_ptr()] = storage.nbytes()
         return values
 
-    draws = KeyedDraws(torch.tensor(0))
+    draws = Draws(torch.tensor(0))
     held[:] = [draws]
     everyone = torch.ones(batch, dtype=torch.bool)
     with saved_tensors_hooks(keep, lambda values: values):

@@ -24,7 +24,7 @@ from clmm_core.federated.arrays import Arrays, part_of
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.descent import Descent, MaskedDescent, RowDescent, Span
 from clmm_core.training.device_tensors import DeviceTensors, batches_of
-from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.finetune import finetune_loss, finetuned_parameters, no_labels
 from clmm_core.training.job import Job, Losses, Mean, StageConfig
 from clmm_core.training.pretrain import (
@@ -84,7 +84,7 @@ class _Objective(nn.Module):
         self.config = config
         self.held = held
 
-    def forward(self, batch: DeviceTensors, counts: Tensor, draws: KeyedDraws) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: DeviceTensors, counts: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return the loss, and `[groups]` whether each group of `descent.Span` learns from it."""
         self.held[:] = [draws]
         if isinstance(self.config, PretrainConfig):
@@ -273,7 +273,7 @@ class _Stack:
         def loss_of(
             own: dict[str, Tensor], fixed: dict[str, Tensor], streams: Any, present: Any, classes: Tensor, counts: Tensor, key: Tensor
         ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            draws = KeyedDraws(key).step(self.number)
+            draws = Draws(key).step(self.number)
             loss, is_usable = functional_call(self.objective, (own, fixed), (DeviceTensors(streams, present, classes), counts, draws))
             return loss, (loss.detach(), is_usable)
 
@@ -323,8 +323,8 @@ def _batches(jobs: Sequence[Job], shape: Sequence[int]) -> tuple[NDArray[np.int6
 
 
 def _orders(jobs: Sequence[Job]) -> list[list[Tensor]]:
-    """Return for each job the orders of its rows, an epoch after the other: `KeyedDraws.permutation` of all of them at once."""
-    draws = KeyedDraws(torch.tensor([job.key for job in jobs]))
+    """Return for each job the orders of its rows, an epoch after the other: `Draws.permutation` of all of them at once."""
+    draws = Draws(torch.tensor([job.key for job in jobs]))
     counts = torch.tensor([len(job.rows) for job in jobs])
     most = int(counts.max())
     beyond = torch.arange(most) >= counts[:, None]

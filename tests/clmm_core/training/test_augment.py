@@ -18,7 +18,7 @@ from clmm_core.training.augment import (
     scale,
     time_map,
 )
-from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.draws import Draws
 
 Augment = Callable[[Tensor, float, Draws], Tensor]
 STRONG = Augmentation(rotation_deg=90.0, scale=0.2, jitter=0.2, crop=0.5, time_warp=0.3, channel_dropout=0.3)
@@ -26,7 +26,7 @@ NONE = Augmentation(rotation_deg=0.0, scale=0.0, jitter=0.0, crop=0.0, time_warp
 
 
 def seed(number: int = 0) -> Draws:
-    return KeyedDraws(torch.tensor(number))
+    return Draws(torch.tensor(number))
 
 
 @pytest.fixture

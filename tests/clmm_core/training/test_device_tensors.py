@@ -7,7 +7,7 @@ from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.models.clmm import Clmm
 from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.local import LocalConfig
 
 MakeModel = Callable[..., Clmm]
@@ -34,7 +34,7 @@ def test_labels_become_numbers_and_others_none():
 def test_batches_hold_every_window_once_but_a_last_small_batch(toy_windows: MakeWindows, size: int, expected: list[int]):
     windows = toy_windows(11)
     local = LocalConfig(epochs=1, batch_size=size, learning_rate=0.0)
-    batches = list(windows.epochs(local, KeyedDraws(torch.tensor(0)), smallest=2))
+    batches = list(windows.epochs(local, Draws(torch.tensor(0)), smallest=2))
     assert [len(batch) for batch in batches] == expected
     seen = torch.cat([batch.streams["accelerometer"] for batch in batches])
     rows = [(windows.streams["accelerometer"] == window).flatten(1).all(dim=1).nonzero().item() for window in seen]

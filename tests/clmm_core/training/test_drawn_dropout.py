@@ -10,7 +10,7 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.drawn_dropout import DrawnDropout, draws_for, hold_dropout
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.draws import Draws
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -18,19 +18,19 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_dropout_zeroes_a_share_of_the_drawn_places_and_scales_the_rest():
-    values, held = random(40, 50), [KeyedDraws(torch.tensor(3))]
+    values, held = random(40, 50), [Draws(torch.tensor(3))]
     dropped = DrawnDropout(0.3, held)(values)
-    gone = KeyedDraws(torch.tensor(3)).uniform(40, 50) < 0.3
+    gone = Draws(torch.tensor(3)).uniform(40, 50) < 0.3
     assert not dropped[gone].any()
     torch.testing.assert_close(dropped[~gone], values[~gone] / 0.7)
     assert gone.float().mean().item() == pytest.approx(0.3, abs=0.04)
 
 
 def test_dropout_draws_from_whatever_is_held_and_goes_on_in_it():
-    values, held = torch.ones(200), [KeyedDraws(torch.tensor(3))]
+    values, held = torch.ones(200), [Draws(torch.tensor(3))]
     dropout = DrawnDropout(0.5, held)
     first, second = dropout(values), dropout(values)
-    held[:] = [KeyedDraws(torch.tensor(3))]
+    held[:] = [Draws(torch.tensor(3))]
     assert torch.equal(dropout(values), first)
     assert not torch.equal(first, second)
 
@@ -44,7 +44,7 @@ def test_dropout_that_drops_nothing_needs_no_draws(share: float, training: bool)
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_the_gradient_of_dropout_passes_where_a_value_did(share: float):
     values = random(5, 6).requires_grad_()
-    dropped = DrawnDropout(share, [KeyedDraws(torch.tensor(1))])(values)
+    dropped = DrawnDropout(share, [Draws(torch.tensor(1))])(values)
     dropped.sum().backward()
     torch.testing.assert_close(values.grad, torch.where(dropped != 0, 1 / (1 - share), 0.0))
 

@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, vmap
 
-from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.draws import Draws
 
 KEYS = st.integers(-(2**63), 2**63 - 1)
 of_any_key = settings(max_examples=30, deadline=None)  # the first call of the operation takes a second
 each_kind = pytest.mark.parametrize("normal", [False, True], ids=["uniform", "normal"])
 
 
-def keyed(key: int) -> KeyedDraws:
-    return KeyedDraws(torch.tensor(key))
+def keyed(key: int) -> Draws:
+    return Draws(torch.tensor(key))
 
 
 def drawn(draws: Draws, *shape: int, normal: bool) -> Tensor:
@@ -97,7 +97,7 @@ def test_a_permutation_holds_every_number_once(key: int, count: int):
 
 
 def test_every_order_of_three_comes_about_as_often():
-    orders = [tuple(KeyedDraws(key).permutation(3).tolist()) for key in torch.arange(1200)]
+    orders = [tuple(Draws(key).permutation(3).tolist()) for key in torch.arange(1200)]
     counts = {order: orders.count(order) for order in orders}
     assert len(counts) == 6
     assert all(140 < count < 260 for count in counts.values()), "200 each, of a deviation of 13"
@@ -107,7 +107,7 @@ def test_every_order_of_three_comes_about_as_often():
 @given(st.lists(KEYS, min_size=1, max_size=5), st.integers(0, 1000))
 def test_in_a_stack_each_draws_what_it_draws_alone(keys: list[int], number: int):
     def several(key: Tensor) -> tuple[Tensor, ...]:
-        draws = KeyedDraws(key)
+        draws = Draws(key)
         step = draws.step(torch.tensor(number))
         return draws.uniform(4), draws.normal(2, 3), step.uniform(2, 1, 2), step.normal(1), step.permutation(6), draws.permutation(3)
 
@@ -119,10 +119,10 @@ def test_in_a_stack_each_draws_what_it_draws_alone(keys: list[int], number: int)
 
 def test_many_keys_at_once_draw_what_each_draws_alone():
     keys = torch.tensor([3, -8, 2**62])
-    together = KeyedDraws(keys)
+    together = Draws(keys)
     first, second = together.uniform(4, 2), together.normal(5)
     for i, key in enumerate(keys):
-        alone = KeyedDraws(key)
+        alone = Draws(key)
         assert torch.equal(first[i], alone.uniform(4, 2))
         assert torch.equal(second[i], alone.normal(5))
 

@@ -10,7 +10,7 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.drawn_dropout import draws_for
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.finetune import FinetuneConfig, finetune_device, finetune_loss, finetuned_parameters
 from clmm_core.training.local import LocalConfig
 
@@ -82,7 +82,7 @@ def test_a_single_window_is_enough_and_none_is_not(model: MakeModel, toy_windows
     windows = toy_windows(3)
     finetuned(model(), windows.select(torch.tensor([1])), CONFIG)
     with pytest.raises(DeviceSkippedError, match="expected labelled windows, found none"):
-        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, KeyedDraws(torch.tensor(0)))
+        finetune_device(model(), windows.select(torch.arange(0)), CONFIG, Draws(torch.tensor(0)))
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(model: MakeMo
     windows.present["heart"][:6] = False
     for count in (1, 5, 9):
         network, filled_up = model(3), model(3)
-        loss = finetune_loss(network, windows.select(torch.arange(count)), config, KeyedDraws(torch.tensor(8)))
-        same = finetune_loss(filled_up, windows, config, KeyedDraws(torch.tensor(8)), torch.arange(9) < count)
+        loss = finetune_loss(network, windows.select(torch.arange(count)), config, Draws(torch.tensor(8)))
+        same = finetune_loss(filled_up, windows, config, Draws(torch.tensor(8)), torch.arange(9) < count)
         assert same.item() == pytest.approx(loss.item(), rel=1e-6)
         loss.backward()
         same.backward()

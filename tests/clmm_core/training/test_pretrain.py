@@ -16,7 +16,7 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.training.augment import Augmentation, augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.drawn_dropout import draws_for
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.local import LocalConfig
 from clmm_core.training.pretrain import Contrast, LossName, PretrainConfig, contrastive_loss, pretrain_device, pretrain_loss
 
@@ -53,7 +53,7 @@ def test_each_loss_gets_its_settings(name: LossName, expected: object):
 def in_one_step(model: Clmm, windows: DeviceTensors, config: PretrainConfig) -> tuple[float, list[dict[str, Tensor]], dict[str, Tensor]]:
     """The loss of one step over all windows, and what it must come from: each copy's projections before the step, and the masks."""
     whole = replace(config, local=replace(config.local, epochs=1, batch_size=len(windows)))
-    keyed = KeyedDraws(torch.tensor(5))
+    keyed = Draws(torch.tensor(5))
     (batch,) = windows.epochs(whole.local, keyed)
     draws = keyed.step(0)
     present = modality_dropout(batch.present, whole.augmentation.modality_dropout, draws)
@@ -61,7 +61,7 @@ def in_one_step(model: Clmm, windows: DeviceTensors, config: PretrainConfig) -> 
     num_copies = 1 if config.contrast == "cross-modal" else config.num_copies
     with torch.no_grad():
         copies = [model.project(model.encode(augment(normal, whole.augmentation, draws))) for _ in range(num_copies)]
-    return pretrain_device(model, windows, whole, KeyedDraws(torch.tensor(5))), copies, present
+    return pretrain_device(model, windows, whole, Draws(torch.tensor(5))), copies, present
 
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> float:
@@ -128,7 +128,7 @@ def test_cross_modal_contrast_needs_windows_with_two_modalities(model: MakeModel
     network = model()
     start = {name: values.clone() for name, values in network.state_dict().items()}
     with pytest.raises(DeviceSkippedError, match="'cross-modal' found nothing to compare in 24 windows: choose another"):
-        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), KeyedDraws(torch.tensor(0)))
+        pretrain_device(network, windows, replace(CONFIG, contrast="cross-modal"), Draws(torch.tensor(0)))
     assert all(torch.equal(values, start[name]) for name, values in network.state_dict().items())
 
 
@@ -205,7 +205,7 @@ def test_a_strong_proximal_term_holds_the_model_back(model: MakeModel, toy_windo
 def test_fewer_than_two_windows_are_skipped(model: MakeModel, toy_windows: MakeWindows, num_windows: int):
     windows = toy_windows(3).select(torch.arange(num_windows))
     with pytest.raises(DeviceSkippedError, match=f"at least 2 windows to contrast, found {num_windows}"):
-        pretrain_device(model(), windows, CONFIG, KeyedDraws(torch.tensor(0)))
+        pretrain_device(model(), windows, CONFIG, Draws(torch.tensor(0)))
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(
     windows.present["heart"][:4] = False
     for count in (2, 5, 9):
         network, filled_up = model(3), model(3)
-        loss, alone = pretrain_loss(network, windows.select(torch.arange(count)), config, KeyedDraws(torch.tensor(8)))
-        same, filled = pretrain_loss(filled_up, windows, config, KeyedDraws(torch.tensor(8)), torch.arange(9) < count)
+        loss, alone = pretrain_loss(network, windows.select(torch.arange(count)), config, Draws(torch.tensor(8)))
+        same, filled = pretrain_loss(filled_up, windows, config, Draws(torch.tensor(8)), torch.arange(9) < count)
         assert {name for name in filled if filled[name]} == {name for name in alone if alone[name]}
         if not any(alone.values()):
             assert count == 2
@@ -254,6 +254,6 @@ def test_a_batch_that_is_filled_up_has_the_loss_of_the_batch_alone(
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_batch_in_which_too_few_count_is_not_usable(model: MakeModel, toy_windows: MakeWindows, contrast: Contrast, count: int):
     config = replace(CONFIG, contrast=contrast)
-    _, is_compared = pretrain_loss(model(), toy_windows(5), config, KeyedDraws(torch.tensor(0)), torch.arange(5) < count)
+    _, is_compared = pretrain_loss(model(), toy_windows(5), config, Draws(torch.tensor(0)), torch.arange(5) < count)
     assert set(is_compared) == {"accelerometer", "gyroscope"}
     assert not any(is_compared.values())

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.draws import KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.stackable import AveragingPool1d, PlainRmsNorm, UnfoldedConv1d, UnrolledGru, stackable
 
 MakeConfig = Callable[..., ModelConfig]
@@ -138,7 +138,7 @@ def test_dropout_is_what_the_held_draws_make_it(config: MakeConfig, toy_windows:
     network, held = stackable(config(2, dropout=0.4))
     windows, answers = toy_windows(6), []
     for key in (1, 1, 2):
-        held[:] = [KeyedDraws(torch.tensor(key))]
+        held[:] = [Draws(torch.tensor(key))]
         answers.append(network.train()(windows.streams, windows.present))
     assert torch.equal(answers[0], answers[1])
     assert not torch.equal(answers[0], answers[2])

@@ -16,18 +16,15 @@ from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.l_dawa import scale_by_agreement
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.models.config import ModelConfig
-from clmm_core.training import predict_together as predicting
 from clmm_core.training import stacked_windows
 from clmm_core.training import together as module
 from clmm_core.training.alone import train_one
 from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.evaluate import logits_of
 from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job, StageConfig
 from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import load_arrays, new_arrays
-from clmm_core.training.predict_together import predict_together
+from clmm_core.training.model_arrays import new_arrays
 from clmm_core.training.pretrain import PretrainConfig
 from clmm_core.training.together import forget, train_together
 
@@ -377,25 +374,6 @@ def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytes
             total.add(update, weights)
     assert sums[0].weights == pytest.approx(sums[1].weights)
     assert_close(sums[0].mean(), sums[1].mean(), 1e-6)
-
-
-@pytest.mark.parametrize("at_once", [64, 2])
-def test_models_predict_together_what_each_predicts(
-    config: MakeConfig, windows: list[DeviceTensors], monkeypatch: pytest.MonkeyPatch, at_once: int
-):
-    """Two shapes of model, two starts, devices of unequal length and sensors; no dropout."""
-    monkeypatch.setattr(predicting, "MAX_STACKED", at_once)
-    monkeypatch.setattr(predicting, "AT_ONCE", 2 * at_once)
-    models = [config(3, dropout=0.5), replace(config(3), fusion="uniform", branches="mean")]
-    starts = {model: [new_arrays(model, seed) for seed in range(2)] for model in models}
-    asked = [(model, starts[model][i % 2], each) for i, each in enumerate(windows) for model in models]
-    answers = predict_together(asked, CPU)
-    assert len(answers) == len(asked)
-    for (model, arrays, each), logits in zip(asked, answers, strict=True):
-        assert logits.shape == (len(each), 3)
-        assert not logits.requires_grad
-        torch.testing.assert_close(logits, logits_of(load_arrays(model, arrays), each), rtol=1e-5, atol=1e-5)
-    assert predict_together([], CPU) == []
 
 
 def test_a_program_is_never_taken_for_one_over_other_windows(config: MakeConfig, toy_windows: MakeWindows):

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clmm_core.training.draws import Draws, KeyedDraws
+from clmm_core.training.draws import Draws
 from clmm_core.training.views import fused_views
 
 B, D = 4, 6
@@ -11,7 +11,7 @@ NAMES = ("accelerometer", "gyroscope", "heart")
 
 
 def seed(number: int = 0) -> Draws:
-    return KeyedDraws(torch.tensor(number))
+    return Draws(torch.tensor(number))
 
 
 def projections(num_modalities: int, num_copies: int = 1) -> list[dict[str, Tensor]]:
