@@ -101,6 +101,13 @@ def svg_text(figure: Figure, name: str, description: str) -> str:
     return _for_page(text.getvalue(), name, description)
 
 
+def standing_alone(figure: Figure, name: str, description: str) -> str:
+    """Return what `svg_text` does, with a size and a ground of its own: a file that a dark page may show."""
+    width, height = (round(72 * inches * PIXELS_PER_UNIT) for inches in (figure.get_figwidth(), figure.get_figheight()))
+    svg = svg_text(figure, name, description).replace("<svg", f'<svg width="{width}" height="{height}"', 1)
+    return svg.replace('style="', f'style="background: var(--surface, {SURFACE}); ', 1)
+
+
 def _for_page(svg: str, name: str, description: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Matplotlib numbers its groups (`axes_1`) anew in each figure; nothing refers to them. Hashed ids are referred to: prefix them.

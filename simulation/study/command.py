@@ -12,12 +12,13 @@ import typer
 
 from clmm_core.report.lines import duration, plural
 from clmm_core.report.run_folder import replace_file
+from simulation.marks import check_marks, replace_between_marks
 from simulation.overrides import Value, find_app, read_app_config
 from simulation.study.cells import Done, run_cells
 from simulation.study.figures import study_figures
 from simulation.study.measured import file_of, read_measured, write_measured
 from simulation.study.outcomes import Outcome, read_outcomes
-from simulation.study.page import check_marks, render_study, replace_between_marks, study_markdown
+from simulation.study.page import render_study, study_markdown
 from simulation.study.plan import Cell, cells_of, read_study
 
 CELLS = "cells"
@@ -51,7 +52,7 @@ def run_study(
     study = read_study(file)
     cells = cells_of(study, read_app_config(find_app(None)), overrides)
     if page is not None:
-        check_marks(page, file.stem)
+        check_marks(page, f"study {file.stem}")
     kept = [] if page is None else read_measured(file_of(page, file.stem), cells, study.judged_on)
     folder = results.absolute() / CELLS
     names, there = {cell.name for cell in cells}, {outcome.cell.name for outcome in kept}
@@ -71,7 +72,7 @@ def run_study(
         for name, svg in study_figures(study, outcomes).items():
             links[name] = f"{PICTURES}/{file.stem}-{name}.svg"
             replace_file(page.parent / links[name], svg)
-        replace_between_marks(page, file.stem, study_markdown(study, outcomes, failed, said, links))
+        replace_between_marks(page, f"study {file.stem}", study_markdown(study, outcomes, failed, said, links))
         typer.echo(f"wrote {page}")
     return len(failed)
 

@@ -15,14 +15,13 @@ from clmm_core.report.drawing import (
     GRID,
     INK,
     MAX_LABEL,
-    PIXELS_PER_UNIT,
     SURFACE,
     class_colour,
     dress,
     label_text,
     name_ticks,
     new_figure,
-    svg_text,
+    standing_alone,
 )
 from clmm_core.report.lines import percent
 from clmm_core.report.plots import MAX_BARS as MAX_SUBJECTS
@@ -77,7 +76,7 @@ def subjects_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
         return None
     for axes in dots.panels:
         axes.set_xlim(max(0.0, 10 * (min(90.0, dots.lowest) // 10)), 100)
-    return _svg(dots.figure, "subjects", f"Accuracy of {dots.in_words(study)}.")
+    return standing_alone(dots.figure, "study-subjects", f"Accuracy of {dots.in_words(study)}.")
 
 
 def gains_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
@@ -89,7 +88,7 @@ def gains_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
     for axes in dots.panels:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlim(5 * (min(0.0, dots.lowest) // 5), -5 * (-max(5.0, dots.highest) // 5))
-    return _svg(dots.figure, "gains", f"Points gained by {dots.in_words(study)}.")
+    return standing_alone(dots.figure, "study-gains", f"Points gained by {dots.in_words(study)}.")
 
 
 def _gains(outcomes: Sequence[Outcome]) -> dict[str, float]:
@@ -180,7 +179,7 @@ def settings_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.yaxis.set_major_locator(_round_numbers())
     _legend(figure, study, outcomes)
-    return _svg(figure, "settings", f"Mean accuracy from '{names[0]}' to '{names[-1]}': {'; '.join(ends)}.")
+    return standing_alone(figure, "study-settings", f"Mean accuracy from '{names[0]}' to '{names[-1]}': {'; '.join(ends)}.")
 
 
 def curve_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
@@ -210,7 +209,7 @@ def curve_figure(study: Study, outcomes: Sequence[Outcome]) -> str | None:
         for method in study.methods
         if (rows := of(outcomes, shown[0], method))
     ]
-    return _svg(figure, "curve", f"Validation accuracy over up to {last} rounds{_of(shown[0])}: {'; '.join(ends)}.")
+    return standing_alone(figure, "study-curve", f"Validation accuracy over up to {last} rounds{_of(shown[0])}: {'; '.join(ends)}.")
 
 
 def _curve(axes: Axes, curves: Sequence[Sequence[float]], mark: Mapping[str, Any]) -> None:
@@ -280,10 +279,3 @@ def _wrapped(name: str, most: int = MAX_LABEL) -> str:
 
 def _of(setting: str) -> str:
     return f" of '{setting}'" if setting else ""
-
-
-def _svg(figure: Drawing, name: str, description: str) -> str:
-    """Return the figure as SVG that can also stand alone: with a size, and on a ground of its own where the page behind it is dark."""
-    width, height = (round(72 * inches * PIXELS_PER_UNIT) for inches in (figure.get_figwidth(), figure.get_figheight()))
-    svg = svg_text(figure, f"study-{name}", description).replace("<svg", f'<svg width="{width}" height="{height}"', 1)
-    return svg.replace('style="', f'style="background: var(--surface, {SURFACE}); ', 1)

@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from clmm_core.errors import ConfigError
 from clmm_core.report.lines import plural
-from clmm_core.report.run_folder import replace_file
+from clmm_core.report.records import RunInfo
 from clmm_core.report.template import STYLE
 from simulation.study.cells import Done
 from simulation.study.figures import TITLES, caption, study_figures
@@ -119,7 +117,7 @@ def render_study(study: Study, outcomes: Sequence[Outcome], failed: Sequence[Don
             for name, svg in study_figures(study, outcomes).items()
         ],
         command=command,
-        how_made=_how_made(outcomes),
+        how_made=how_made([outcome.info for outcome in outcomes]),
     )
 
 
@@ -133,50 +131,16 @@ def study_markdown(study: Study, outcomes: Sequence[Outcome], failed: Sequence[D
         command: what runs the study again.
         figures: by name in `figures.TITLES`, where each figure lies as seen from the page.
     """
-    parts = [_how_made(outcomes), f"    {command}", study_tables(study, outcomes)]
+    parts = [how_made([outcome.info for outcome in outcomes]), f"    {command}", study_tables(study, outcomes)]
     parts += ["Failed:\n\n" + "\n".join(f"- `{done.what}`: {escape(done.error, quote=False)}" for done in failed)] if failed else []
     parts += [f"![{TITLES[name]}]({path})\n\n{TITLES[name]}. {caption(study, name)}" for name, path in figures.items()]
     return "\n\n".join(parts)
 
 
-def check_marks(page: Path, name: str) -> tuple[str, str]:
-    """Return what stands before and after a study's section of a Markdown page.
-
-    Raises:
-        ConfigError: the page cannot be read, or does not have each of the two marks once, in order.
-    """
-    begin, end = _marks(name)
-    try:
-        content = page.read_bytes().decode("utf-8")  # line ends stay what they are
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{page}: expected a Markdown page with the marks {begin} and {end}, cannot read it: {error}") from error
-    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
-        raise ConfigError(
-            f"{page}: expected each of the marks {begin} and {end} once, in this order, "
-            f"found {content.count(begin)} and {content.count(end)}: add the two lines where the study's section should be"
-        )
-    return content[: content.index(begin)], content[content.index(end) + len(end) :]
-
-
-def replace_between_marks(page: Path, name: str, text: str) -> None:
-    """Put the text between the marks of a study in a Markdown page, and keep all else.
-
-    Raises:
-        ConfigError: see `check_marks`.
-    """
-    (begin, end), (before, after) = _marks(name), check_marks(page, name)
-    replace_file(page, f"{before}{begin}\n{text}\n{end}{after}")
-
-
-def _marks(name: str) -> tuple[str, str]:
-    return f"<!-- study {name}: begin -->", f"<!-- study {name}: end -->"
-
-
-def _how_made(outcomes: Sequence[Outcome]) -> str:
+def how_made(infos: Sequence[RunInfo]) -> str:
     """Return versions and machines of the runs in a sentence or two; where runs differ, every value with its number of runs."""
-    if not outcomes:
+    if not infos:
         return "No run is finished."
-    infos = [outcome.info for outcome in outcomes]
     names = list(dict.fromkeys(name for info in infos for name in info.versions))
     versions = {name: _values(info.versions[name] for info in infos if name in info.versions) for name in names}
     code = versions.pop("code", "")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clmm_core.errors import ConfigError
 from simulation.study.cells import Done
 from simulation.study.figures import subjects_figure
 from simulation.study.outcomes import Outcome
-from simulation.study.page import render_study, replace_between_marks, study_markdown
+from simulation.study.page import render_study, study_markdown
 from simulation.study.plan import Method, Split, Study
 from simulation.study.tables import tables_of
 
@@ -160,39 +159,6 @@ def test_runs_of_other_code_or_machines_are_said(fake):
         assert "code aaaa (3 runs) and bbbb (1 run)" in text
         assert "2 states of the code" in text
         assert "Linux, 2 cores (3 runs) and another (1 run)" in text
-
-
-BEGIN, END = "<!-- study parts: begin -->", "<!-- study parts: end -->"
-
-
-def test_a_section_replaces_what_was_between_its_marks_and_nothing_else(tmp_path: Path):
-    page = tmp_path / "page.md"
-    others = "<!-- study whole: begin -->\nkept\n<!-- study whole: end -->"
-    page.write_bytes(f"# Title\r\nwords é\r\n{BEGIN}\r\nold\n{END}\n{others}\nafter".encode())
-    for text in ("new\n\n| table |", "newer"):
-        replace_between_marks(page, "parts", text)
-        assert page.read_bytes().decode() == f"# Title\r\nwords é\r\n{BEGIN}\n{text}\n{END}\n{others}\nafter"
-    assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["no marks", f"{BEGIN}\n", f"{END}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{BEGIN}\n{END}\n", BEGIN.replace("parts", "other") + END],
-)
-def test_a_page_without_the_marks_is_left_alone_and_the_error_says_which(tmp_path: Path, content: str):
-    page = tmp_path / "page.md"
-    page.write_text(content)
-    with pytest.raises(ConfigError, match=f"page.md: expected each of the marks {BEGIN} and {END} once.*add the two lines"):
-        replace_between_marks(page, "parts", "new")
-    assert page.read_text() == content
-
-
-def test_a_page_that_cannot_be_read_is_a_config_error(tmp_path: Path):
-    with pytest.raises(ConfigError, match=f"absent.md: expected a Markdown page with the marks {BEGIN}"):
-        replace_between_marks(tmp_path / "absent.md", "parts", "new")
-    (tmp_path / "bytes.md").write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match=r"bytes\.md: expected a Markdown page"):
-        replace_between_marks(tmp_path / "bytes.md", "parts", "new")
 
 
 # In a real browser.
