@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from clmm_core.data.recording import Float32, LabelledInterval, Recording, Stream
 from clmm_core.errors import DataError
 
+Float64 = NDArray[np.float64]
 NO_LABEL = ""
 """Label of a window nobody labelled."""
 NO_TRIAL = -1
@@ -52,7 +53,7 @@ class WindowSpec:
         return replace(self, length_s=length_s, overlap=overlap, time_steps=steps)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DeviceWindows:
     """All windows of one device; row i of every array is window i."""
 
@@ -102,20 +103,19 @@ def window_recordings(device: str, recordings: Sequence[Recording], modalities: 
     Raises:
         DataError: no window is left, or two recordings of this device disagree about a modality's channels.
     """
-    rows: list[_Row] = []
-    num_dropped = num_unusable_streams = 0
+    pieces: list[_Piece] = []
+    num_dropped = num_unusable_streams = next_trial = 0
     num_in_part: Counter[str] = Counter()
-    next_trial = 0
     for number, recording in enumerate(recordings):
-        for i, (start_s, end_s) in enumerate(_spans(recording, spec)):
-            streams, num_not_finite = _cut(recording, modalities, spec, start_s, end_s)
-            num_unusable_streams += num_not_finite
-            num_in_part.update(_covered_in_part(recording, modalities, start_s, end_s))
-            if streams:
-                interval = i if spec.length_s is None else _interval_of(recording.intervals, start_s, end_s)
-                rows.append(_Row(streams, recording.intervals, interval, next_trial, number, start_s))
-            else:
-                num_dropped += 1
+        starts_s, ends_s = _spans(recording, spec)
+        cut, num_not_finite = _cut(recording, modalities, spec, starts_s, ends_s)
+        num_unusable_streams += num_not_finite
+        num_in_part.update(_covered_in_part(recording, modalities, starts_s, ends_s))
+        is_whole_trial = spec.length_s is None
+        intervals = np.arange(len(starts_s)) if is_whole_trial else _intervals_of(recording.intervals, starts_s, ends_s)
+        piece = _piece(cut, recording.intervals, intervals, next_trial, number, starts_s)
+        num_dropped += len(starts_s) - len(piece.starts_s)
+        pieces.append(piece)
         next_trial += len(recording.intervals)
     left_out = _left_out_by_loader(device, recordings, modalities)
     for name, count in sorted(num_in_part.items()):
@@ -124,87 +124,119 @@ def window_recordings(device: str, recordings: Sequence[Recording], modalities: 
         left_out.append(f"device '{device}': {num_unusable_streams} window(s) of a modality hold NaN or infinite samples and were left out")
     if num_dropped:
         left_out.append(f"device '{device}': {num_dropped} window(s) have none of {', '.join(modalities)} and were left out")
-    if not rows:
+    if not any(len(piece.starts_s) for piece in pieces):
         raise DataError(
             f"device '{device}': no window of {_length(spec)} in {len(recordings)} recording(s) holds finite samples of "
             f"{', '.join(modalities)}; record longer, shorten data.window-s or choose other data.modalities"
         )
-    stacked = _stack(device, rows, modalities, tuple(left_out))
+    stacked = _stack(device, pieces, modalities, tuple(left_out))
     return replace(stacked, length_s=spec.length_s or 0.0, units=_units(recordings, stacked.streams))
 
 
+Cut = dict[str, tuple[NDArray[np.int64], Float32]]
+"""By modality, the windows of a recording that have it, ascending, and their samples `[those, channels, time]`."""
+
+
 @dataclass(frozen=True)
-class _Row:
-    streams: dict[str, Float32]
-    intervals: tuple[LabelledInterval, ...]
-    interval: int
-    first_trial: int
-    recording: int
-    start_s: float
+class _Piece:
+    """The windows of one recording that have a modality; item i of everything but the samples is window i."""
 
-    @property
-    def label(self) -> str:
-        return NO_LABEL if self.interval < 0 else self.intervals[self.interval].label
+    cut: Cut
+    labels: list[str]
+    trials: list[int]
+    recordings: list[int]
+    starts_s: Float64
 
-    @property
-    def trial(self) -> int:
-        return NO_TRIAL if self.interval < 0 else self.first_trial + self.interval
+
+def _piece(
+    cut: Cut, intervals: Sequence[LabelledInterval], which: NDArray[np.int64], first_trial: int, number: int, starts_s: Float64
+) -> _Piece:
+    """Return what is left of a recording without the windows that have no modality.
+
+    Args:
+        cut: the recording's windows.
+        intervals: those of the recording.
+        which: `[windows]`, each one's interval, or -1.
+        first_trial: number of the first interval among the device's.
+        number: which recording it is.
+        starts_s: `[windows]`, on the recording's clock.
+    """
+    kept = np.unique(np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in cut.values())]))
+    return _Piece(
+        cut={name: (np.searchsorted(kept, rows), values) for name, (rows, values) in cut.items()},
+        labels=[intervals[i].label if i >= 0 else NO_LABEL for i in which[kept]],
+        trials=[first_trial + int(i) if i >= 0 else NO_TRIAL for i in which[kept]],
+        recordings=[number] * len(kept),
+        starts_s=starts_s[kept],
+    )
 
 
 def _length(spec: WindowSpec) -> str:
     return "one labelled trial" if spec.length_s is None else f"{spec.length_s:g} s"
 
 
-def _spans(recording: Recording, spec: WindowSpec) -> list[tuple[float, float]]:
+def _spans(recording: Recording, spec: WindowSpec) -> tuple[Float64, Float64]:
+    """Return where windows start and end, `[windows]` each, in seconds."""
     if spec.length_s is None:
-        return [(interval.start_s, interval.end_s) for interval in recording.intervals]
+        return _starts(recording.intervals), _ends(recording.intervals)
     first_s = min(stream.start_s for stream in recording.streams.values())
     last_s = max(stream.end_s for stream in recording.streams.values())
     step_s = spec.length_s * (1 - spec.overlap)
     count = int(np.floor((last_s - first_s - spec.length_s) / step_s + 1e-9)) + 1
-    return [(first_s + i * step_s, first_s + i * step_s + spec.length_s) for i in range(max(0, count))]
+    starts_s = first_s + np.arange(max(0, count), dtype=np.float64) * step_s
+    return starts_s, starts_s + spec.length_s
 
 
-def _interval_of(intervals: tuple[LabelledInterval, ...], start_s: float, end_s: float) -> int:
-    for i, interval in enumerate(intervals):
-        covered_s = min(end_s, interval.end_s) - max(start_s, interval.start_s)
-        if covered_s > (end_s - start_s) / 2:
-            return i
-    return -1
+def _starts(intervals: Sequence[LabelledInterval]) -> Float64:
+    return np.array([interval.start_s for interval in intervals], dtype=np.float64)
 
 
-def _cut(recording: Recording, modalities: Sequence[str], spec: WindowSpec, start_s: float, end_s: float) -> tuple[dict[str, Float32], int]:
-    """Return `{modality: [channels, time]}` for those present in the span, and how many were there but not finite."""
-    cut: dict[str, Float32] = {}
+def _ends(intervals: Sequence[LabelledInterval]) -> Float64:
+    return np.array([interval.end_s for interval in intervals], dtype=np.float64)
+
+
+def _intervals_of(intervals: Sequence[LabelledInterval], starts_s: Float64, ends_s: Float64) -> NDArray[np.int64]:
+    """Return for each window `[windows]` the first interval that covers more than half of it, or -1."""
+    if not intervals:
+        return np.full(len(starts_s), -1)
+    covered_s = np.minimum(ends_s[:, None], _ends(intervals)) - np.maximum(starts_s[:, None], _starts(intervals))  # [windows, intervals]
+    is_most = covered_s > (ends_s - starts_s)[:, None] / 2
+    return np.where(is_most.any(axis=1), is_most.argmax(axis=1), -1)
+
+
+def _cut(recording: Recording, modalities: Sequence[str], spec: WindowSpec, starts_s: Float64, ends_s: Float64) -> tuple[Cut, int]:
+    """Return the windows that start and end then, and how many of a modality were there but not finite."""
+    cut: Cut = {}
     num_not_finite = 0
     for modality in modalities:
         names = modality.split(JOIN)
         streams = [recording.streams[name] for name in names if name in recording.streams]
-        if len(streams) < len(names) or not all(_covers(stream, start_s, end_s) for stream in streams):
+        if len(streams) < len(names):
             continue
-        values = np.concatenate([_resample(stream, start_s, end_s, spec.time_steps[names[0]]) for stream in streams])
-        if np.isfinite(values).all():
-            cut[modality] = values
-        else:
-            num_not_finite += 1
+        rows = np.flatnonzero(np.all([_covers(stream, starts_s, ends_s) for stream in streams], axis=0))
+        steps = spec.time_steps[names[0]]
+        values = np.concatenate([_resample(stream, starts_s[rows], ends_s[rows], steps) for stream in streams], axis=1)
+        is_finite = np.isfinite(values).all(axis=(1, 2))
+        num_not_finite += len(rows) - int(is_finite.sum())
+        if is_finite.any():
+            cut[modality] = rows[is_finite], values[is_finite]
     return cut, num_not_finite
 
 
-def _covers(stream: Stream, start_s: float, end_s: float) -> bool:
+def _covers(stream: Stream, starts_s: Float64, ends_s: Float64) -> NDArray[np.bool_]:
     slack_s = 1.5 / stream.rate_hz
-    return stream.start_s <= start_s + slack_s and stream.end_s >= end_s - slack_s
+    return (stream.start_s <= starts_s + slack_s) & (stream.end_s >= ends_s - slack_s)
 
 
-def _covered_in_part(recording: Recording, modalities: Sequence[str], start_s: float, end_s: float) -> list[str]:
-    """Return the streams of `modalities` that reach into the span, by more than the slack of `_covers`, but do not cover it."""
-    in_part = []
+def _covered_in_part(recording: Recording, modalities: Sequence[str], starts_s: Float64, ends_s: Float64) -> Counter[str]:
+    """Return by stream of `modalities` how many windows it reaches into, by more than the slack of `_covers`, but does not cover."""
+    in_part: Counter[str] = Counter()
     for name in _names(modalities) & recording.streams.keys():
         stream = recording.streams[name]
         slack_s = 1.5 / stream.rate_hz
-        reaches = stream.start_s < end_s - slack_s and stream.end_s > start_s + slack_s
-        if reaches and not _covers(stream, start_s, end_s):
-            in_part.append(name)
-    return in_part
+        reaches = (stream.start_s < ends_s - slack_s) & (stream.end_s > starts_s + slack_s)
+        in_part[name] = int((reaches & ~_covers(stream, starts_s, ends_s)).sum())
+    return +in_part  # without those that are 0
 
 
 def _left_out_by_loader(device: str, recordings: Sequence[Recording], modalities: Sequence[str]) -> list[str]:
@@ -221,17 +253,20 @@ def _names(modalities: Sequence[str]) -> set[str]:
     return {name for modality in modalities for name in modality.split(JOIN)}
 
 
-def _resample(stream: Stream, start_s: float, end_s: float, steps: int) -> Float32:
-    """Return `[channels, steps]` by linear interpolation between the samples."""
-    times = start_s + (end_s - start_s) * np.arange(steps) / steps
+def _resample(stream: Stream, starts_s: Float64, ends_s: Float64, steps: int) -> Float32:
+    """Return `[windows, channels, steps]` by linear interpolation between the samples."""
+    times = starts_s[:, None] + (ends_s - starts_s)[:, None] * np.arange(steps) / steps  # [windows, steps]
     position = np.clip((times - stream.start_s) * stream.rate_hz, 0, len(stream.samples) - 1)
-    position = np.where(np.abs(position - np.round(position)) < 1e-6, np.round(position), position)
+    nearest = np.round(position)
+    position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
     below = np.floor(position).astype(np.int64)
-    above = np.ceil(position).astype(np.int64)
-    share = (position - below).astype(np.float32)[:, None]
-    with np.errstate(invalid="ignore"):  # 0 x infinity, in a window that its infinite sample rules out anyway
-        between = np.where(share > 0, stream.samples[below] * (1 - share) + stream.samples[above] * share, stream.samples[below])
-    return np.ascontiguousarray(between.T, dtype=np.float32)
+    values = stream.samples[below]  # [windows, steps, channels]
+    share = (position - below).astype(np.float32)[:, :, None]
+    if share.any():
+        above = stream.samples[np.ceil(position).astype(np.int64)]
+        with np.errstate(invalid="ignore"):  # 0 x infinity, in a window that its infinite sample rules out anyway
+            values = np.where(share > 0, values * (1 - share) + above * share, values)
+    return values.transpose(0, 2, 1)
 
 
 def _units(recordings: Sequence[Recording], modalities: Iterable[str]) -> dict[str, str]:
@@ -240,26 +275,28 @@ def _units(recordings: Sequence[Recording], modalities: Iterable[str]) -> dict[s
     return {modality: JOIN.join(by_stream[name] for name in modality.split(JOIN)) for modality in modalities}
 
 
-def _stack(device: str, rows: Sequence[_Row], modalities: Sequence[str], left_out: tuple[str, ...]) -> DeviceWindows:
+def _stack(device: str, pieces: Sequence[_Piece], modalities: Sequence[str], left_out: tuple[str, ...]) -> DeviceWindows:
+    firsts = np.cumsum([0, *(len(piece.starts_s) for piece in pieces)])  # of each recording, and how many windows there are
     streams: dict[str, Float32] = {}
     present: dict[str, NDArray[np.bool_]] = {}
     for modality in modalities:
-        mask = np.array([modality in row.streams for row in rows])
-        if not mask.any():
+        owned = [(first, *piece.cut[modality]) for first, piece in zip(firsts, pieces, strict=False) if modality in piece.cut]
+        if not owned:
             continue
-        shapes = {row.streams[modality].shape for row in rows if modality in row.streams}
+        shapes = {values.shape[1:] for _, _, values in owned}
         if len(shapes) > 1:
             raise DataError(f"device '{device}', modality '{modality}': expected one number of channels, found windows of {sorted(shapes)}")
-        empty = np.zeros(shapes.pop(), np.float32)
-        streams[modality] = np.stack([row.streams.get(modality, empty) for row in rows])
-        present[modality] = mask
+        streams[modality] = np.zeros((firsts[-1], *shapes.pop()), np.float32)
+        present[modality] = np.zeros(firsts[-1], np.bool_)
+        for first, rows, values in owned:
+            streams[modality][first + rows], present[modality][first + rows] = values, True
     return DeviceWindows(
         device=device,
         streams=streams,
         present=present,
-        labels=np.array([row.label for row in rows], dtype=np.str_),
-        trials=np.array([row.trial for row in rows], dtype=np.int64),
-        recordings=np.array([row.recording for row in rows], dtype=np.int64),
-        starts_s=np.array([row.start_s for row in rows], dtype=np.float64),
+        labels=np.array([label for piece in pieces for label in piece.labels], dtype=np.str_),
+        trials=np.array([trial for piece in pieces for trial in piece.trials], dtype=np.int64),
+        recordings=np.array([number for piece in pieces for number in piece.recordings], dtype=np.int64),
+        starts_s=np.concatenate([piece.starts_s for piece in pieces]),
         left_out=left_out,
     )

@@ -7,7 +7,7 @@ Accelerometer = movement + gravity seen from the swinging sensor; gyroscope = ra
 from the swinging sensor. So the three modalities of a device show one movement, as real ones do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,13 +147,10 @@ def _session(subject: str, session: str, person: _Person, random: Generator) -> 
     order = random.permutation(list(ACTIVITIES))
     cadences_hz = np.array([ACTIVITIES[name].cadence_hz for name in order]) * person.cadence * np.exp(random.normal(0, 0.03, len(order)))
     north = _rotation(np.array([0.0, 0.0, random.uniform(0, 2 * np.pi)])) @ EARTH_FIELD
+    movements = _movements(person, [str(name) for name in order], cadences_hz)
     streams = {}
     for modality, rate_hz in person.rates_hz.items():
-        parts = [
-            _measured(modality, str(name), person, cadence_hz, north, i * ACTIVITY_S + np.arange(round(ACTIVITY_S * rate_hz)) / rate_hz)
-            for i, (name, cadence_hz) in enumerate(zip(order, cadences_hz, strict=True))
-        ]
-        samples = np.concatenate(parts) @ person.turn.T + person.bias[modality]  # [time, 3] in the sensor's axes
+        samples = _measured(modality, movements, north, rate_hz) @ person.turn.T + person.bias[modality]  # [time, 3] in the sensor's axes
         samples += random.normal(0, NOISE[modality], samples.shape)
         if person.drops_out:
             start = random.integers(len(samples))
@@ -163,31 +160,76 @@ def _session(subject: str, session: str, person: _Person, random: Generator) -> 
     return Recording(subject=subject, session=session, streams=streams, intervals=intervals)
 
 
-def _measured(modality: str, name: str, person: _Person, cadence_hz: float, north: Float64, times: Float64) -> Float64:
-    """Return `[time, 3]`, what a sensor in the body's axes shows."""
-    activity = ACTIVITIES[name]
+@dataclass(frozen=True, kw_only=True)
+class _Movements:
+    """A session's activities, in order: what its sensors have in common. A = activities."""
+
+    amplitudes: Float64
+    """`[A, 6]`: along x, y, z in m/s^2, around them in rad."""
+    shares: Float64
+    """`[A, 3]`, of the harmonics."""
+    omega: Float64
+    """`[A, 3]`, of the harmonics, in rad/s."""
+    phases: Float64
+    """`[A, 6, 3]`, in rad."""
+    postures: Float64
+    """`[A, 3, 3]`, rotations."""
+
+
+def _movements(person: _Person, names: Sequence[str], cadences_hz: Float64) -> _Movements:
+    activities = [ACTIVITIES[name] for name in names]
     movement, swing = person.placement
-    amplitudes = np.array(activity.movement + activity.swing) * person.vigour * np.repeat([movement, swing], 3)  # [6]
-    shares = np.array(activity.harmonics)
-    omega = 2 * np.pi * cadence_hz * HARMONICS  # [3], rad/s
-    angles = times[:, None, None] * omega + person.phases[name]  # [time, 6, 3 harmonics]
+    return _Movements(
+        amplitudes=np.array([each.movement + each.swing for each in activities]) * person.vigour * np.repeat([movement, swing], 3),
+        shares=np.array([each.harmonics for each in activities]),
+        omega=2 * np.pi * cadences_hz[:, None] * HARMONICS,
+        phases=np.stack([person.phases[name] for name in names]),
+        postures=np.stack([_rotation(np.array([0.0, each.lean, 0.0])) for each in activities]),
+    )
+
+
+def _measured(modality: str, movements: _Movements, north: Float64, rate_hz: float) -> Float64:
+    """Return `[time, 3]`, what a sensor in the body's axes shows, one activity after the other."""
+    seen = _seen_of_each(modality, movements, north, rate_hz)  # [A, time, 3]
+    return seen.reshape(-1, 3)
+
+
+def _seen_of_each(modality: str, movements: _Movements, north: Float64, rate_hz: float) -> Float64:
+    around = movements.amplitudes[:, None, 3:]  # [A, 1, 3]
+    starts_s = np.arange(len(movements.omega)) * ACTIVITY_S
+    times = starts_s[:, None] + np.arange(round(ACTIVITY_S * rate_hz)) / rate_hz  # [A, time]
+    # Only the accelerometer feels the movement along the axes as well; the others see the three swings alone.
+    first = 0 if modality == "accelerometer" else 3
+    angles = times[:, :, None, None] * movements.omega[:, None, None] + movements.phases[:, None, first:]  # [A, time, 6 or 3, 3 harmonics]
     if modality == "gyroscope":
-        rates: Float64 = (np.cos(angles[:, 3:]) @ (shares * omega)) * amplitudes[3:]
-        return rates
-    waves = (np.sin(angles) @ shares) * amplitudes  # [time, 6]: along and around x, y, z
-    posture = _rotation(np.array([0.0, activity.lean, 0.0]))
+        return _weighted(np.cos(angles), movements.shares * movements.omega) * around
+    waves = _weighted(np.sin(angles), movements.shares) * movements.amplitudes[:, None, first:]
     if modality == "magnetometer":
-        return _seen_from(waves[:, 3:], posture @ north)
-    force: Float64 = waves[:, :3] + _seen_from(waves[:, 3:], posture @ GRAVITY)
+        return _seen_from(waves, movements.postures @ north)
+    force: Float64 = waves[..., :3] + _seen_from(waves[..., 3:], movements.postures @ GRAVITY)
     return force
 
 
-def _seen_from(swing: Float64, vector: Float64) -> Float64:
-    """Return `vector` [3] in the axes of a body turned by the small angles `swing` [time, 3], to second order and at equal length."""
-    first = -np.cross(swing, vector)
-    turned = vector + first - np.cross(swing, first) / 2
-    seen: Float64 = turned * (np.linalg.norm(vector) / np.linalg.norm(turned, axis=1, keepdims=True))
+def _weighted(waves: Float64, shares: Float64) -> Float64:
+    """Return `[A, time, n]`, the sums of `[A, time, n, 3]` over the harmonics, weighted by `[A, 3]`."""
+    # One product for each activity: one for all would be of [time * n, 3] by [3] for each of its times.
+    sums: Float64 = np.stack([one.reshape(-1, 3) @ share for one, share in zip(waves, shares, strict=True)])
+    return sums.reshape(waves.shape[:-1])
+
+
+def _seen_from(swing: Float64, vectors: Float64) -> Float64:
+    """Return each `vectors` `[A, 3]` in the axes of a body turned by small angles `swing` `[A, time, 3]`, to second order, as long."""
+    vectors = vectors[:, None]  # [A, 1, 3]
+    first = -_cross(swing, vectors)
+    turned = vectors + first - _cross(swing, first) / 2
+    seen: Float64 = turned * (np.linalg.norm(vectors, axis=-1, keepdims=True) / np.linalg.norm(turned, axis=-1, keepdims=True))
     return seen
+
+
+def _cross(one: Float64, other: Float64) -> Float64:
+    """Return the cross product along the last axis; `np.cross` takes as long again to move axes about."""
+    (x, y, z), (u, v, w) = np.moveaxis(one, -1, 0), np.moveaxis(other, -1, 0)
+    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=-1)
 
 
 def _rotation(vector: Float64) -> Float64:

@@ -1,5 +1,7 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +105,58 @@ def test_window_count_starts_and_coverage(num_samples: int, rate_hz: float, leng
     for values, start_s in zip(windows.streams["accelerometer"], starts_s, strict=True):
         expected = slow_resample(stream.samples, rate_hz, start_s, start_s + length_s, 8)
         np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
+def one_by_one(recording: Recording, modalities: tuple[str, ...], starts_s: NDArray[np.float64]) -> list[tuple[dict[str, Any], str, int]]:
+    """Obviously correct, but slow: what each window of one second has, and its label and trial."""
+    found = []
+    for start_s in starts_s:
+        has = {}
+        for modality in modalities:
+            streams = [recording.streams[name] for name in modality.split("+")]
+            if any(s.start_s > start_s + 1.5 / s.rate_hz or s.end_s < start_s + 1 - 1.5 / s.rate_hz for s in streams):
+                continue
+            times = start_s + np.arange(10) / 10
+            parts = [[np.interp(times, s.start_s + np.arange(len(s.samples)) / s.rate_hz, each) for each in s.samples.T] for s in streams]
+            if np.isfinite(parts).all():
+                has[modality] = np.concatenate(parts)
+        over = [i for i, each in enumerate(recording.intervals) if min(start_s + 1, each.end_s) - max(start_s, each.start_s) > 0.5]
+        found.append((has, recording.intervals[over[0]].label if over else NO_LABEL, over[0] if over else NO_TRIAL))
+    return [each for each in found if each[0]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.tuples(st.integers(20, 60), st.integers(10, 60)),
+    rates_hz=st.tuples(st.sampled_from([8.0, 10.0, 20.0]), st.sampled_from([8.0, 16.0])),
+    late_s=st.sampled_from([0.0, 0.375, 1.125]),
+    lost=st.lists(st.integers(0, 19), max_size=3),
+    bounds_s=st.lists(st.sampled_from([0.5 * i for i in range(12)]), max_size=5, unique=True).map(sorted),
+)
+def test_all_windows_at_once_are_those_one_by_one(
+    lengths: tuple[int, int], rates_hz: tuple[float, float], late_s: float, lost: list[int], bounds_s: list[float]
+) -> None:
+    """Of two recordings of two streams with their own rates, starts, ends and gaps."""
+    first, second = (ramp(count, rate_hz=rate_hz) for count, rate_hz in zip(lengths, rates_hz, strict=True))
+    for row in lost:
+        first = with_value(first, row, math.nan)
+    second = replace(second, start_s=late_s)
+    labelled = [(f"activity-{i}", start_s, end_s) for i, (start_s, end_s) in enumerate(pairwise(bounds_s))]
+    whole = recording(*labelled, accelerometer=first, gyroscope=second)
+    modalities = ("accelerometer", "gyroscope", "gyroscope+accelerometer")
+    length_s = max(first.end_s, second.end_s)
+    expected = one_by_one(whole, modalities, np.arange(0, length_s - 1 + 1e-9, 0.5))
+    spec = WindowSpec(length_s=1.0, overlap=0.5, time_steps=STEPS)
+    windows = cut(whole, whole, modalities=modalities, spec=spec)
+    assert len(windows) == 2 * len(expected)
+    num_intervals = len(whole.intervals)
+    for i, (has, label, trial) in enumerate([*expected, *expected]):
+        number = i // len(expected)
+        assert (windows.recordings[i], windows.labels[i]) == (number, label)
+        assert windows.trials[i] == (trial if trial == NO_TRIAL else trial + number * num_intervals)
+        for name, values in windows.streams.items():
+            assert windows.present[name][i] == (name in has)
+            np.testing.assert_allclose(values[i], has.get(name, np.zeros_like(values[i])), atol=1e-5)
 
 
 def test_label_is_that_of_the_interval_covering_more_than_half() -> None:
