@@ -140,6 +140,23 @@ def data(context: typer.Context) -> None:
     typer.main.get_command(data_app)(args=context.args, prog_name=f"{context.find_root().info_name} data", standalone_mode=True)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def provision(context: typer.Context) -> None:
+    """Make the keys and certificates of a federation on real machines."""
+    from deploy.provision import app as provision_app  # noqa: PLC0415  it loads the certificates' library
+
+    typer.main.get_command(provision_app)(args=context.args, prog_name=f"{context.find_root().info_name} provision", standalone_mode=True)
+
+
+@app.command()
+def superlink(folder: Annotated[Path, typer.Argument(help="The server folder that `clmm provision` made.")]) -> None:
+    """Start the SuperLink of a federation on real machines: TLS, known hosts, control from this machine alone."""
+    from deploy.superlink import start_superlink  # noqa: PLC0415  it loads Flower
+
+    with _errors_told():
+        start_superlink(folder)
+
+
 def _default_name(results: Path, data_name: str) -> str:
     """Return the time and the data set, with a number behind if such a run exists."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{data_name}").strip("-")

@@ -17,7 +17,7 @@ from flwr.cli.build import build_fab_from_disk
 from clmm_core.federated.source import CLIENT_PACKAGES, client_source, fingerprint
 
 PROJECT = Path(__file__).parents[1]
-PACKAGES = ("clmm_core", "client", "server", "simulation")
+PACKAGES = ("clmm_core", "client", "server", "deploy", "simulation")
 APP_PACKAGES = ("clmm_core", "client", "server")
 
 
