@@ -38,12 +38,12 @@ def attacked(honest: Sequence[Update], attack: Attack, num_hostile: int) -> Arra
 
 def sign_flip(honest: Float64, _num_hostile: int) -> Float64:
     """Return the honest mean with its signs turned round."""
-    return np.negative(honest.mean(axis=0))
+    return -honest.mean(axis=0)
 
 
 def inner_product(honest: Float64, _num_hostile: int) -> Float64:
     """Return a short vector against the honest mean, so that the aggregate's inner product with it may turn negative."""
-    return np.multiply(honest.mean(axis=0), -EPSILON)
+    return -EPSILON * honest.mean(axis=0)
 
 
 def little_is_enough(honest: Float64, num_hostile: int) -> Float64:
@@ -51,7 +51,7 @@ def little_is_enough(honest: Float64, num_hostile: int) -> Float64:
     num_honest = len(honest)
     supporters = math.floor((num_honest + num_hostile) / 2 + 1) - num_hostile
     deviations = NormalDist().inv_cdf((num_honest - supporters) / num_honest)
-    return np.subtract(honest.mean(axis=0), deviations * honest.std(axis=0, ddof=1))
+    return honest.mean(axis=0) - deviations * honest.std(axis=0, ddof=1)
 
 
 def mimic(honest: Float64, _num_hostile: int) -> Float64:
