@@ -2,9 +2,9 @@
 
 from clmm_core.errors import RoundFailedError
 from clmm_core.federated.messages import HostMoments, HostPlane
+from clmm_core.federated.principal_plane import SECOND, SUM, principal_plane
 from clmm_core.report.records import EmbeddedWindow
-from clmm_core.training.model_arrays import is_stage_one
-from clmm_core.training.plane import SECOND, SUM, principal_plane
+from clmm_core.training.array_names import is_stage_one
 from clmm_core.training.tasks import MomentsTask, PlaneTask
 from server.evaluation import group_of
 from server.run import Run

@@ -11,13 +11,13 @@ from clmm_core.errors import ConfigError, DataError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.channel_sums import add_sums
 from clmm_core.federated.messages import DeviceProfile, HostQuality, HostSums
+from clmm_core.federated.quality_weights import quality_weights
 from clmm_core.models.config import ModalityShape, ModelConfig, sized
 from clmm_core.report.records import Embedding, RunInfo, RunRecord, Split
 from clmm_core.report.run_folder import RunFolder
-from clmm_core.training.lessons import learns
-from clmm_core.training.model_arrays import QUALITY, is_stage_one, is_stage_two, new_arrays
-from clmm_core.training.quality import quality_weights
-from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask
+from clmm_core.training.array_names import QUALITY, is_stage_one, is_stage_two
+from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask, learns
+from server.apart import apart
 from server.availability import absences, drawn_windows
 from server.directory import Directory
 from server.embedding import embedded_windows
@@ -125,7 +125,7 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
         report=report,
         split=split,
         model=model,
-        arrays=new_arrays(model, config.seed),
+        arrays=apart("torch", "clmm_core.training.model_arrays:new_arrays", model, config.seed),
         units={name: each.unit for name, each in owned.items()},
         window_s=next(profile.window_s for profile in directory.profiles.values() if profile.devices),
         started_s=started_s,

@@ -2,24 +2,25 @@
 
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from clmm_core.federated.source import client_source
 from clmm_core.report.lines import describe_round
-from clmm_core.report.page import render
-from clmm_core.report.records import RoundRecord, RunInfo
+from clmm_core.report.records import RoundRecord, RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder, read_rounds
+from server.apart import apart
 from server.federation import run_federation
 from server.hosts import Hosts
 from server.run_config import RunConfig, Value
 from server.stage_one import StageOne
 
+GPUS = Path("/proc/driver/nvidia/gpus")
+"""Where Nvidia's driver says what there is, a folder each: so that the server need not load PyTorch to know."""
 PACKAGES = ("clmm", "flwr", "ray", "torch", "numpy")
 
 
@@ -63,6 +64,12 @@ def train_and_write(
     return folder.finish()
 
 
+def render(record: RunRecord) -> str:
+    """Return the page of a run."""
+    page: str = apart("matplotlib", "clmm_core.report.page:render", record)
+    return page
+
+
 def new_folder(config: RunConfig, values: Mapping[str, Value]) -> tuple[RunFolder, RunInfo]:
     """Make the results folder of a run that starts now, and say how it is made.
 
@@ -87,5 +94,7 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> str:
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(GPUS.glob("*/information"))]
+    models = [match[1] for text in texts if (match := re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE))]
+    gpu = f", {models[0]}" if models else ""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}"

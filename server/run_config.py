@@ -11,10 +11,16 @@ from clmm_core.errors import ConfigError
 from clmm_core.federated.quantise import UpdateBits
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig, ServerOptimizerName
 from clmm_core.models.config import Attention, Branches, Fusion, ModelChoice, Preset
-from clmm_core.training.augment import Augmentation
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.local import LocalConfig, OptimizerName
-from clmm_core.training.pretrain import Aggregation, Contrast, LossName, PretrainConfig
+from clmm_core.training.settings import (
+    Aggregation,
+    Augmentation,
+    Contrast,
+    FinetuneConfig,
+    LocalConfig,
+    LossName,
+    OptimizerName,
+    PretrainConfig,
+)
 from server.availability import Availability
 
 Value = bool | int | float | str

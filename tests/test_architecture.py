@@ -56,7 +56,7 @@ def test_the_main_path_is_where_the_readme_says():
     assert "run_federation" in (PROJECT / "server" / "results.py").read_text()
     for (_, file), (called, called_in) in pairwise(path):
         # Between the server's round and the host lies a message.
-        expected = "train.{stage.name}" if called_in.name == "client_app.py" else called
+        expected = "train.{stage.name}" if called_in.name == "answers.py" else called
         assert expected in file.read_text(), f"{file} calls {called}"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clmm_core.errors import ConfigError
 from clmm_core.models.config import ModalityShape, ModelConfig
 from clmm_core.models.dual_branch import DualBranch
 from clmm_core.models.encoder import CnnDiffTransformer, input_channels, with_differences
@@ -64,11 +65,17 @@ class Clmm(nn.Module):
 
     Source: Jing, Yang, Zhang, Feng 2026, arXiv 2604.23281 (abstract); where it is silent, Cosmo (Ouyang et al., MobiCom 2022).
     Differs: see each part. Inputs are in physical units: the normalisation is part of the model, so that it travels with it.
+
+    Raises:
+        ConfigError: a modality has a name that PyTorch's own attributes have.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        for shape in config.modalities:
+            if hasattr(nn.ModuleDict, shape.name):
+                raise ConfigError(f"modality '{shape.name}': PyTorch keeps this name for itself: call the modality something else")
         self.modalities = nn.ModuleDict({shape.name: ModalityPart(shape, config) for shape in config.modalities})
         self.fusion = _fusion(config)
         self.branches = DualBranch(config)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
-
 from clmm_core.errors import ConfigError
 
 Preset = Literal["paper", "edge"]
@@ -60,8 +58,8 @@ class ModelConfig:
         if not self.modalities:
             raise ConfigError("model: expected at least one modality, found none")
         for shape in self.modalities:
-            if "." in shape.name or hasattr(nn.ModuleDict, shape.name):  # PyTorch's own names cannot name a part of a network
-                raise ConfigError(f"modality '{shape.name}': PyTorch keeps this name for itself: call the modality something else")
+            if "." in shape.name:
+                raise ConfigError(f"modality '{shape.name}': dots part the names of the model's arrays: call it something else")
         if self.num_classes < 2:
             raise ConfigError(f"model: expected at least two classes, found {self.num_classes}")
         if self.embed % (2 * self.num_heads):

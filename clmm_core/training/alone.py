@@ -15,7 +15,8 @@ from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.job import Job, Losses, Mean
 from clmm_core.training.model_arrays import arrays_of, load_arrays
-from clmm_core.training.pretrain import PretrainConfig, pretrain_device
+from clmm_core.training.pretrain import pretrain_device
+from clmm_core.training.settings import PretrainConfig
 
 CPU = torch.device("cpu")
 

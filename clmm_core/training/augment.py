@@ -8,45 +8,12 @@ B = batch, C = channels, T = time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clmm_core.errors import ConfigError
 from clmm_core.training.draws import Draws
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How strongly each augmentation acts; 0 turns it off.
-
-    Raises:
-        ConfigError: a strength out of its range.
-    """
-
-    rotation_deg: float = 0.0
-    """Largest rotation of a three-axis sensor, in degrees, uniform, about a random axis."""
-    scale: float = 0.1
-    """Deviation of the factor each channel is multiplied by."""
-    jitter: float = 0.05
-    """Deviation of the noise added to each sample, in deviations of the channel."""
-    crop: float = 0.2
-    """Largest share of the window cut away before it is stretched back."""
-    time_warp: float = 0.0
-    """Deviation of the local speed."""
-    channel_dropout: float = 0.0
-    """Probability that a channel of a window is set to zero (its mean)."""
-    modality_dropout: float = 0.0
-    """Probability that a modality of a window counts as missing; one always stays."""
-
-    def __post_init__(self) -> None:
-        for name in ("crop", "channel_dropout", "modality_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"augment.{name.replace('_', '-')}: expected a share in [0, 1), found {getattr(self, name)}")
-        for name in ("rotation_deg", "scale", "jitter", "time_warp"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"augment.{name.replace('_', '-')}: expected 0 or more, found {getattr(self, name)}")
+from clmm_core.training.settings import Augmentation
 
 
 def rotate(windows: Tensor, max_deg: float, draws: Draws) -> Tensor:

@@ -21,9 +21,9 @@ from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.engine import train_jobs
 from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
 from clmm_core.training.job import Job, Mean
-from clmm_core.training.lessons import Lesson, TrainTask, learns, lesson_of, stage_of, trained_together, whole_windows
+from clmm_core.training.lessons import Lesson, lesson_of, trained_together, whole_windows
 from clmm_core.training.predict_together import predict
-from clmm_core.training.tasks import EvaluateTask, SelftrainTask
+from clmm_core.training.tasks import EvaluateTask, SelftrainTask, TrainTask, learns, stage_of
 
 Question = tuple[TrainTask, Arrays]
 Reply = tuple[HostUpdate, Arrays]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clmm_core.training.local import LocalConfig, local_optimizer
+from clmm_core.training.local import local_optimizer
+from clmm_core.training.settings import LocalConfig
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Of AdamW, as `torch.optim.AdamW` has them."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.draws import Draws
-from clmm_core.training.local import LocalConfig
+from clmm_core.training.settings import LocalConfig
 
 NO_CLASS = -1
 AT_ONCE = 256

@@ -1,40 +1,19 @@
 """Stage two on one labelled device: primary-auxiliary training of the whole network, the encoders slower."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.nn import Parameter
 
-from clmm_core.errors import ConfigError, DeviceSkippedError
+from clmm_core.errors import DeviceSkippedError
 from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.training.augment import Augmentation, augment, modality_dropout
+from clmm_core.training.augment import augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.draws import Draws
-from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
+from clmm_core.training.local import ProximalTerm, local_optimizer
 from clmm_core.training.pretrain import pretrained_parameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """Stage two on a device.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
-
-    local: LocalConfig
-    encoder_rate: float
-    """Encoders and projections learn at this share of the learning rate."""
-    auxiliary: float = 0.3
-    """Weight of the auxiliary heads' mean loss."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        for name in ("encoder_rate", "auxiliary"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"finetune.{name.replace('_', '-')}: expected 0 or more, found {getattr(self, name)}")
+from clmm_core.training.settings import FinetuneConfig
 
 
 def finetune_device(model: Clmm, labelled: DeviceTensors, config: FinetuneConfig, draws: Draws) -> float:

@@ -9,8 +9,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.weighted_sum import Weights
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import FinetuneConfig, PretrainConfig
 
 StageConfig = PretrainConfig | FinetuneConfig
 

@@ -12,11 +12,9 @@ from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
-from clmm_core.training.model_arrays import is_measured, is_stage_one, is_stage_two, load_arrays
+from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.pseudo_labels import pseudo_labels
-from clmm_core.training.tasks import FinetuneTask, ModelTask, PretrainTask, SelftrainTask
-
-TrainTask = PretrainTask | FinetuneTask
+from clmm_core.training.tasks import ModelTask, PretrainTask, SelftrainTask, TrainTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,22 +36,6 @@ class Lesson:
         owned = {name: float(mask[self.rows].sum()) for name, mask in self.windows.present.items()}
         owned = {name: weight for name, weight in owned.items() if weight}
         return owned if stage == "pretrain" else {**owned, FUSION: float(len(self.rows))}
-
-
-def stage_of(task: TrainTask) -> str:
-    """Return the name of the stage a task belongs to."""
-    if isinstance(task, SelftrainTask):
-        return "selftrain"
-    return "pretrain" if isinstance(task, PretrainTask) else "finetune"
-
-
-def learns(task: TrainTask, name: str) -> bool:
-    """Return whether an array of the model is trained by this task, and so part of an update; the others stay as they were sent."""
-    if is_measured(name):
-        return False
-    if isinstance(task, PretrainTask):
-        return is_stage_one(name)
-    return is_stage_two(name, task.model) and (task.config.encoder_rate > 0 or not is_stage_one(name))
 
 
 def trained_together(task: TrainTask) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.error_feedback import Residual, packed_with_feedback
 from clmm_core.federated.quantise import Packed
 from clmm_core.seeds import derive_seed
-from clmm_core.training.lessons import TrainTask, stage_of
+from clmm_core.training.tasks import TrainTask, stage_of
 
 
 def outgoing_update(task: TrainTask, update: Arrays, before: Residual | None) -> tuple[Arrays | Packed, Residual | None]:

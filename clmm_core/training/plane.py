@@ -11,13 +11,12 @@ from clmm_core.data.fleet import device_windows
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import HostMoments, HostPlane, PlanePoint
+from clmm_core.federated.principal_plane import AXES, MEAN, SECOND, SUM
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import derive_seed
 from clmm_core.training.device_tensors import device_tensors, zero_filled
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.tasks import ModelTask, MomentsTask, PlaneTask
-
-SUM, SECOND, MEAN, AXES = "plane.sum", "plane.second", "plane.mean", "plane.axes"
 
 
 def sum_moments(task: MomentsTask, arrays: Arrays) -> tuple[HostMoments, Arrays]:
@@ -26,16 +25,6 @@ def sum_moments(task: MomentsTask, arrays: Arrays) -> tuple[HostMoments, Arrays]
     points = np.concatenate([_embeddings(model, task, device, task.points_per_device)[0] for device in sorted(task.devices)])
     moments = {SUM: points.sum(axis=0).astype(np.float32), SECOND: (points.T @ points).astype(np.float32)}
     return HostMoments(num_windows=len(points)), moments
-
-
-def principal_plane(num_windows: int, moments: Arrays) -> Arrays:
-    """Return the mean `[D]` and the two leading axes `[2, D]` of embeddings with these summed moments; signs are fixed."""
-    mean = moments[SUM].astype(np.float64) / num_windows
-    covariance = moments[SECOND].astype(np.float64) / num_windows - np.outer(mean, mean)
-    _, vectors = np.linalg.eigh(covariance)
-    axes = vectors[:, [-1, -2]].T
-    axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]
-    return {MEAN: mean.astype(np.float32), AXES: axes.astype(np.float32)}
 
 
 def project_on_plane(task: PlaneTask, arrays: Arrays) -> tuple[HostPlane, Arrays]:

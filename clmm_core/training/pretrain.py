@@ -1,14 +1,12 @@
 """Stage one on one device: contrastive pretraining of its encoders on unlabelled windows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from clmm_core.errors import ConfigError, DeviceSkippedError
+from clmm_core.errors import DeviceSkippedError
 from clmm_core.losses.cross_modal import CrossModalLoss
 from clmm_core.losses.decoupled import DecoupledLoss
 from clmm_core.losses.focal import FocalLoss
@@ -16,55 +14,15 @@ from clmm_core.losses.hard_positive import HardPositiveLoss
 from clmm_core.losses.pairs import ContrastiveLoss
 from clmm_core.losses.tuned import TunedLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.training.augment import Augmentation, augment, modality_dropout
+from clmm_core.training.augment import augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.draws import Draws
-from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
+from clmm_core.training.local import ProximalTerm, local_optimizer
+from clmm_core.training.settings import Contrast, PretrainConfig
 from clmm_core.training.views import fused_views
 
-LossName = Literal["hard-positive", "tcl", "focal", "dclw"]
-Contrast = Literal["fused", "per-modality", "cross-modal"]
-"""What is told apart: fused views of windows (CLMM, Cosmo), each modality's own copies (SimCLR), or one modality against another (CMC)."""
-Aggregation = Literal["mean", "l-dawa"]
 SMALLEST_BATCH = 2
 """A window needs at least one other to be told apart from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Stage one on a device.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
-
-    local: LocalConfig
-    contrast: Contrast = "fused"
-    loss: LossName = "hard-positive"
-    temperature: float = 0.07
-    beta: float = 2.0
-    """Of `hard-positive`; 0 is Cosmo's loss."""
-    k1: float = 1e6
-    """Of `tcl`: about 1e6 at temperature 0.07, 5e3 to 5e4 at 0.1."""
-    gamma: float = 2.0
-    """Of `focal`."""
-    num_views: int = 9
-    """Fused views of a window."""
-    num_copies: int = 2
-    """Augmented copies the views are mixed from; one modality alone needs two."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    aggregation: Aggregation = "mean"
-    """`l-dawa`: see `federated/l_dawa.py`."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"pretrain.temperature: expected above 0, found {self.temperature}")
-        if self.num_views < 2:
-            raise ConfigError(f"pretrain.views: expected at least 2, found {self.num_views}")
-        if not 1 <= self.num_copies <= self.num_views:
-            raise ConfigError(f"pretrain.copies: expected 1 to the number of views ({self.num_views}), found {self.num_copies}")
-        if self.contrast == "per-modality" and self.num_copies < 2:
-            raise ConfigError(f"pretrain.copies: expected at least 2 to contrast a modality with itself, found {self.num_copies}")
 
 
 def contrastive_loss(config: PretrainConfig) -> ContrastiveLoss:

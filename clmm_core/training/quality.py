@@ -4,8 +4,6 @@ Source: Hopkins and Skellam 1954; Banerjee and Dave 2004 ("Validating clusters u
 Differs: distances to the first power. The statistic's power d (here 64 or 128) would leave only the largest distance.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Generator, Tensor
 
@@ -46,13 +44,6 @@ def hopkins(embeddings: Tensor, generator: Generator) -> float | None:
     from_uniform = torch.cdist(uniform, embeddings).amin(dim=1).sum()
     total = to_data + from_uniform
     return float(from_uniform / total) if total > 0 else None
-
-
-def quality_weights(hopkins_by_modality: Mapping[str, float], smallest: float = 0.02) -> dict[str, float]:
-    """Return q, summing to 1: each modality's Hopkins value above chance, `max(H - 0.5, smallest)`, normalised."""
-    above = {name: max(value - 0.5, smallest) for name, value in hopkins_by_modality.items()}
-    total = sum(above.values())
-    return {name: value / total for name, value in above.items()}
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors
 from clmm_core.training.draws import Draws
 from clmm_core.training.finetune import finetune_loss
 from clmm_core.training.job import Job, StageConfig
-from clmm_core.training.pretrain import PretrainConfig, pretrain_loss
+from clmm_core.training.pretrain import pretrain_loss
+from clmm_core.training.settings import PretrainConfig
 from clmm_core.training.stackable import stackable
 
 MOST = 256

@@ -6,8 +6,8 @@ from clmm_core.data.fleet import DataConfig
 from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.quantise import UpdateBits
 from clmm_core.models.config import ModelConfig
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.array_names import is_measured, is_stage_one, is_stage_two
+from clmm_core.training.settings import FinetuneConfig, PretrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,25 @@ class SelftrainTask(FinetuneTask):
     """Probability from which on a window's most likely class counts as its label."""
     expected: tuple[float, ...]
     """By class, the share of a device's windows that probabilities are aligned to first; empty where they are not."""
+
+
+TrainTask = PretrainTask | FinetuneTask
+
+
+def stage_of(task: TrainTask) -> str:
+    """Return the name of the stage a task belongs to."""
+    if isinstance(task, SelftrainTask):
+        return "selftrain"
+    return "pretrain" if isinstance(task, PretrainTask) else "finetune"
+
+
+def learns(task: TrainTask, name: str) -> bool:
+    """Return whether an array of the model is trained by this task, and so part of an update; the others stay as they were sent."""
+    if is_measured(name):
+        return False
+    if isinstance(task, PretrainTask):
+        return is_stage_one(name)
+    return is_stage_two(name, task.model) and (task.config.encoder_rate > 0 or not is_stage_one(name))
 
 
 @dataclass(frozen=True, kw_only=True)

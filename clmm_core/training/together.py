@@ -29,12 +29,12 @@ from clmm_core.training.finetune import finetune_loss, finetuned_parameters, no_
 from clmm_core.training.job import Job, Losses, Mean, StageConfig
 from clmm_core.training.pretrain import (
     SMALLEST_BATCH,
-    PretrainConfig,
     nothing_to_compare,
     pretrain_loss,
     pretrained_parameters,
     too_few_windows,
 )
+from clmm_core.training.settings import PretrainConfig
 from clmm_core.training.stack_size import devices_at_once
 from clmm_core.training.stackable import stackable
 from clmm_core.training.stacked_windows import distinct, forget_windows, upload

@@ -22,11 +22,9 @@ from clmm_core.models.config import ModalityShape, ModelChoice, ModelConfig, siz
 from clmm_core.training.alone import train_alone
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.engine import is_worth_a_stack
-from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job
-from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import new_arrays
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.together import forget, train_together
 from simulation.bench.limits import copy_rate, counted, matmul_rate, timed
 

@@ -15,14 +15,13 @@ from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import HostEvaluation, HostMoments, HostPlane, HostProfile, HostQuality, HostSums, HostUpdate
+from clmm_core.federated.principal_plane import AXES, MEAN, SECOND, SUM, principal_plane
 from clmm_core.federated.quantise import unpack
 from clmm_core.federated.source import client_source
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import is_measured, is_stage_one, new_arrays
-from clmm_core.training.plane import AXES, MEAN, SECOND, SUM, principal_plane
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.array_names import is_measured, is_stage_one
+from clmm_core.training.model_arrays import new_arrays
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import (
     EvaluateTask,
     FinetuneTask,

@@ -18,8 +18,9 @@ from clmm_core.federated.messages import HostUpdate
 from clmm_core.models.config import ModalityShape, sized
 from clmm_core.report.records import RoundRecord, RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder
+from clmm_core.training.array_names import is_stage_one
 from clmm_core.training.cohort import train_cohort
-from clmm_core.training.model_arrays import is_stage_one, new_arrays
+from clmm_core.training.model_arrays import new_arrays
 from clmm_core.training.tasks import SelftrainTask
 from server.federation import run_federation
 from server.hosts import Answer, Question

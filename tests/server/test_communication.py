@@ -12,7 +12,7 @@ from clmm_core.federated.arrays import FUSION, part_of
 from clmm_core.federated.traffic import WORDS, Traffic
 from clmm_core.report.records import RoundRecord, RunRecord
 from clmm_core.report.run_folder import REPORT, SUMMARY, WEIGHTS
-from clmm_core.training.model_arrays import is_measured, is_stage_one
+from clmm_core.training.array_names import is_measured, is_stage_one
 from server.run_config import Value
 from simulation.in_process import InProcessHosts
 

@@ -14,7 +14,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.traffic import WORDS, Traffic
 from clmm_core.report.records import Embedding, RoundRecord, RunRecord
 from clmm_core.report.run_folder import WEIGHTS
-from clmm_core.training.model_arrays import is_stage_one
+from clmm_core.training.array_names import is_stage_one
 from server.federation import run_stage_one
 from server.results import new_folder
 from server.run_config import Value, parse_run_config

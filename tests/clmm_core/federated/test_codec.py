@@ -29,10 +29,7 @@ from clmm_core.federated.messages import (
 )
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.training import tasks
-from clmm_core.training.augment import Augmentation
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.local import LocalConfig
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import Augmentation, FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import (
     EvaluateTask,
     FinetuneTask,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clmm_core.errors import ConfigError
 from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import Attention, Branches, Fusion, ModalityShape, ModelConfig
@@ -240,3 +241,8 @@ def test_a_modality_may_be_called_like_a_part_of_the_network(config: Callable[..
     network = Clmm(replace(config(), modalities=(ModalityShape(name=name, channels=3, time_steps=40),)))
     outputs = network.classify({name: torch.randn(2, 3, 40)}, {name: torch.ones(2, dtype=torch.bool)})
     assert list(outputs.auxiliary) == ["head.linear", "head.recurrent", "head.shared", name]
+
+
+def test_a_modality_may_not_be_called_like_what_pytorch_keeps_for_itself(config: Callable[..., ModelConfig]):
+    with pytest.raises(ConfigError, match="modality 'type': PyTorch keeps this name"):
+        Clmm(replace(config(), modalities=(ModalityShape(name="type", channels=3, time_steps=50),)))

@@ -90,7 +90,7 @@ def test_all_parts_are_there_unless_a_choice_leaves_one_out():
     ("change", "message"),
     [
         ({"modalities": ()}, "at least one modality"),
-        ({"modalities": (ModalityShape(name="type", channels=3, time_steps=50),)}, "modality 'type': PyTorch keeps this name"),
+        ({"modalities": (ModalityShape(name="a.b", channels=3, time_steps=50),)}, "modality 'a.b': dots part the names"),
         ({"num_classes": 1}, "at least two classes, found 1"),
         ({"num_heads": 3}, "divide by twice num_heads, found 64 and 3"),
         ({"dropout": 1.0}, r"in \[0, 1\), found 1.0"),

@@ -7,18 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clmm_core.errors import ConfigError
-from clmm_core.training.augment import (
-    Augmentation,
-    augment,
-    channel_dropout,
-    jitter,
-    modality_dropout,
-    resample,
-    rotate,
-    scale,
-    time_map,
-)
+from clmm_core.training.augment import augment, channel_dropout, jitter, modality_dropout, resample, rotate, scale, time_map
 from clmm_core.training.draws import Draws
+from clmm_core.training.settings import Augmentation
 
 Augment = Callable[[Tensor, float, Draws], Tensor]
 STRONG = Augmentation(rotation_deg=90.0, scale=0.2, jitter=0.2, crop=0.5, time_warp=0.3, channel_dropout=0.3)

@@ -13,16 +13,17 @@ from clmm_core.federated.messages import HostUpdate
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed, generator
 from clmm_core.training import lessons
+from clmm_core.training.array_names import is_measured, is_stage_one
 from clmm_core.training.cohort import train_cohort
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.evaluate import logits_of, predict
-from clmm_core.training.finetune import FinetuneConfig, finetune_device
-from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import arrays_of, is_measured, is_stage_one, load_arrays, new_arrays
-from clmm_core.training.pretrain import PretrainConfig, pretrain_device
+from clmm_core.training.finetune import finetune_device
+from clmm_core.training.model_arrays import arrays_of, load_arrays, new_arrays
+from clmm_core.training.pretrain import pretrain_device
 from clmm_core.training.pseudo_labels import pseudo_labels
 from clmm_core.training.quality import hopkins, measure_quality
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask
 
 Settings = Callable[..., dict[str, Any]]

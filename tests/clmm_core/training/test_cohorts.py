@@ -14,10 +14,8 @@ from clmm_core.federated.individual import apart
 from clmm_core.training import engine
 from clmm_core.training.cohort import Question, evaluate_cohorts, train_cohort, train_cohorts
 from clmm_core.training.evaluate import evaluate_cohort
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import new_arrays
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import EvaluateTask, FinetuneTask, ModelTask, PretrainTask, SelftrainTask
 from clmm_core.training.together import forget
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from clmm_core.training.descent import MaskedDescent, RowDescent, Span
-from clmm_core.training.local import LocalConfig, OptimizerName, ProximalTerm, local_optimizer
+from clmm_core.training.local import ProximalTerm, local_optimizer
+from clmm_core.training.settings import LocalConfig, OptimizerName
 
 SPANS = [Span(size=3, group=0, factor=0.3), Span(size=4, group=0, factor=1.0), Span(size=5, group=1, factor=1.0)]
 SIZES = [span.size for span in SPANS]

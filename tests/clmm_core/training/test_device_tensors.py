@@ -8,7 +8,7 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
 from clmm_core.training.draws import Draws
-from clmm_core.training.local import LocalConfig
+from clmm_core.training.settings import LocalConfig
 
 MakeModel = Callable[..., Clmm]
 MakeWindows = Callable[..., DeviceTensors]

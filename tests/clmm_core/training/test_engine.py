@@ -16,11 +16,9 @@ from clmm_core.training import engine
 from clmm_core.training.alone import train_alone, train_one
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.engine import FEWEST_STACKED, is_worth_a_stack, train_jobs
-from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job
-from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import new_arrays
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.stack_size import FLOPS_ON_CPU
 
 CPU = torch.device("cpu")

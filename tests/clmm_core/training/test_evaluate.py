@@ -13,13 +13,12 @@ from clmm_core.federated.messages import Counts, DeviceEvaluation
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import derive_seed
 from clmm_core.training import device_tensors as device_tensors_module
-from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.evaluate import evaluate_cohort, predict
-from clmm_core.training.finetune import FinetuneConfig, finetune_device
-from clmm_core.training.local import LocalConfig
+from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import arrays_of, load_arrays, new_arrays
+from clmm_core.training.settings import Augmentation, FinetuneConfig, LocalConfig
 from clmm_core.training.tasks import EvaluateTask
 
 Settings = Callable[..., dict[str, Any]]

@@ -7,12 +7,11 @@ import torch
 from clmm_core.errors import ConfigError, DeviceSkippedError
 from clmm_core.losses.primary_auxiliary import PrimaryAuxiliaryLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.draws import Draws
-from clmm_core.training.finetune import FinetuneConfig, finetune_device, finetune_loss, finetuned_parameters
-from clmm_core.training.local import LocalConfig
+from clmm_core.training.finetune import finetune_device, finetune_loss, finetuned_parameters
+from clmm_core.training.settings import Augmentation, FinetuneConfig, LocalConfig
 
 MakeModel = Callable[..., Clmm]
 MakeWindows = Callable[..., DeviceTensors]

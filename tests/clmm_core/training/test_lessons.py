@@ -8,15 +8,14 @@ import torch
 from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.training.array_names import is_measured, is_stage_one
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
 from clmm_core.training.evaluate import logits_of
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.lessons import Lesson, TrainTask, learns, lesson_of, stage_of, trained_together, whole_windows
-from clmm_core.training.local import LocalConfig
-from clmm_core.training.model_arrays import is_measured, is_stage_one, load_arrays, new_arrays
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.lessons import Lesson, lesson_of, trained_together, whole_windows
+from clmm_core.training.model_arrays import load_arrays, new_arrays
 from clmm_core.training.pseudo_labels import pseudo_labels
-from clmm_core.training.tasks import FinetuneTask, PretrainTask, SelftrainTask
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
+from clmm_core.training.tasks import FinetuneTask, PretrainTask, SelftrainTask, TrainTask, learns, stage_of
 
 Settings = Callable[..., dict[str, Any]]
 LOCAL = LocalConfig(epochs=1, batch_size=6, learning_rate=0.001)

@@ -4,7 +4,8 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from clmm_core.errors import ConfigError
-from clmm_core.training.local import LocalConfig, ProximalTerm, local_optimizer
+from clmm_core.training.local import ProximalTerm, local_optimizer
+from clmm_core.training.settings import LocalConfig
 
 
 def parameters(*values: float) -> list[nn.Parameter]:

@@ -6,7 +6,8 @@ import torch
 
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
-from clmm_core.training.model_arrays import arrays_of, is_measured, is_stage_one, is_stage_two, load_arrays, new_arrays
+from clmm_core.training.array_names import is_measured, is_stage_one, is_stage_two
+from clmm_core.training.model_arrays import arrays_of, load_arrays, new_arrays
 
 
 def test_new_arrays_depend_on_the_seed_alone(config: Callable[..., ModelConfig]):

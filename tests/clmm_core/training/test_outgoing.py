@@ -11,10 +11,8 @@ from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.error_feedback import Residual
 from clmm_core.federated.quantise import unpack
-from clmm_core.training.finetune import FinetuneConfig
-from clmm_core.training.local import LocalConfig
 from clmm_core.training.outgoing import outgoing_update
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import FinetuneTask, PretrainTask
 
 Settings = Callable[..., dict[str, Any]]

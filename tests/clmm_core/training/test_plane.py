@@ -8,9 +8,11 @@ import torch
 
 from clmm_core.data.fleet import device_windows
 from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.principal_plane import AXES, MEAN, SECOND, SUM, principal_plane
+from clmm_core.training.array_names import is_stage_one
 from clmm_core.training.device_tensors import device_tensors
-from clmm_core.training.model_arrays import is_stage_one, load_arrays, new_arrays
-from clmm_core.training.plane import AXES, MEAN, SECOND, SUM, principal_plane, project_on_plane, sum_moments
+from clmm_core.training.model_arrays import load_arrays, new_arrays
+from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.tasks import MomentsTask, PlaneTask
 
 Settings = Callable[..., dict[str, Any]]

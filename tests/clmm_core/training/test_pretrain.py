@@ -13,12 +13,12 @@ from clmm_core.losses.focal import FocalLoss
 from clmm_core.losses.hard_positive import HardPositiveLoss
 from clmm_core.losses.tuned import TunedLoss
 from clmm_core.models.clmm import Clmm
-from clmm_core.training.augment import Augmentation, augment, modality_dropout
+from clmm_core.training.augment import augment, modality_dropout
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.draws import Draws
-from clmm_core.training.local import LocalConfig
-from clmm_core.training.pretrain import Contrast, LossName, PretrainConfig, contrastive_loss, pretrain_device, pretrain_loss
+from clmm_core.training.pretrain import contrastive_loss, pretrain_device, pretrain_loss
+from clmm_core.training.settings import Augmentation, Contrast, LocalConfig, LossName, PretrainConfig
 
 MakeModel = Callable[..., Clmm]
 MakeWindows = Callable[..., DeviceTensors]

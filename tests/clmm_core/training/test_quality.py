@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clmm_core.training.quality import hopkins, quality_weights
+from clmm_core.federated.quality_weights import quality_weights
+from clmm_core.training.quality import hopkins
 
 
 def seed(number: int) -> torch.Generator:

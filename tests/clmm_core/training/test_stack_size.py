@@ -9,10 +9,8 @@ import torch
 from clmm_core.models.config import ModelConfig
 from clmm_core.training import stack_size
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job, StageConfig
-from clmm_core.training.local import LocalConfig
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.stack_size import COPIES, MOST, MOST_ON_CPU, bytes_a_device, devices_at_once
 
 LOCAL = LocalConfig(epochs=1, batch_size=8, learning_rate=0.01)

@@ -19,13 +19,10 @@ from clmm_core.models.config import ModelConfig
 from clmm_core.training import stacked_windows
 from clmm_core.training import together as module
 from clmm_core.training.alone import train_one
-from clmm_core.training.augment import Augmentation
 from clmm_core.training.device_tensors import DeviceTensors
-from clmm_core.training.finetune import FinetuneConfig
 from clmm_core.training.job import Job, StageConfig
-from clmm_core.training.local import LocalConfig
 from clmm_core.training.model_arrays import new_arrays
-from clmm_core.training.pretrain import PretrainConfig
+from clmm_core.training.settings import Augmentation, FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.together import forget, train_together
 
 MakeConfig = Callable[..., ModelConfig]
