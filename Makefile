@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 # Options of `clmm run`: make run ARGS="--set seed=1"
 ARGS ?=
+# What `make bench` trains on: cpu, or cuda
+DEVICE ?= cpu
 # Runs of a study at once, one core each
 JOBS ?= 2
 STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page results/again/accuracy.md
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench-accuracy clean
+.PHONY: help run test check bench bench-accuracy clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -32,6 +34,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+## make bench   measure docs/results/simulation.md again, into results/again (about half an hour on 2 cores, goes on where it was stopped)
+bench: $(VENV)/.simulation
+	mkdir -p results/again && cp -n docs/results/simulation.md results/again/
+	$(BIN)/clmm bench simulation --device $(DEVICE) --page results/again/simulation.md
 
 ## make bench-accuracy   measure the headline rows of docs/results/accuracy.md again, into results/again (hours, resumable): UTD_MHAD=PATH HAPT=PATH
 bench-accuracy: $(VENV)/.simulation

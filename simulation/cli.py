@@ -27,7 +27,8 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 MAX_ROWS = 50
 """People in the table at the end of a run: unseen ones first, the worst first."""
 app = typer.Typer(help="Federated activity recognition from wearables: train, look at data, report.", no_args_is_help=True)
-
+bench = typer.Typer(help="Measure how quick it is on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 
 # What `run` and `simulate` have in common.
 Settings = Annotated[
@@ -155,6 +156,36 @@ def superlink(folder: Annotated[Path, typer.Argument(help="The server folder tha
 
     with _errors_told():
         start_superlink(folder)
+
+
+@bench.command()
+def simulation(
+    *,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for the same on a GPU.")] = "cpu",
+    devices: Annotated[int, typer.Option(min=2, help="Devices a round, where ours and the stock way are compared.")] = 500,
+    batch_sizes: Annotated[str, typer.Option(help="Batches to compare at.")] = "8,32",
+    fleet_sizes: Annotated[str, typer.Option(help="Devices of the fleets of growing size.")] = "100,300,1000,3000,10000",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds a turn.")] = 3,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 2,
+    results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured; that is not measured again.")] = Path(
+        "results"
+    ),
+    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the tables and the figure, between its marks.")] = None,
+) -> None:
+    """Measure whole rounds against Flower's stock way in turn, fleets of growing size, the start and the engine; goes on where it was."""
+    from simulation.bench.command import benchmark_of, run_benchmark  # noqa: PLC0415
+
+    with _errors_told():
+        benchmark = benchmark_of(device, devices, batch_sizes, fleet_sizes, rounds, turns)
+        run_benchmark(benchmark, results, page, ["clmm", *sys.argv[1:]])
+
+
+@bench.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def engine(context: typer.Context) -> None:
+    """Measure how many devices train in a second, one by one and as a stack; needs PyTorch and NumPy alone."""
+    from simulation.bench.engine import main  # noqa: PLC0415
+
+    main(context.args)
 
 
 def _default_name(results: Path, data_name: str) -> str:

@@ -3,13 +3,15 @@
 Needs PyTorch and NumPy alone, so it runs on any machine with a GPU:
 
     python -m simulation.bench.engine --device cuda --devices 1024 --batch-sizes 4,32
+
+Where the project's command line is installed it is `clmm bench engine`, with the same options.
 """
 
 import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -63,11 +65,29 @@ class Measured:
     share_of_limit: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What was measured on one machine, and what its processor can do at most."""
+
+    torch: str
+    machine: str
+    preset: str
+    matmul_precision: str
+    matmul_flops_per_s: float
+    copy_bytes_per_s: float
+    results: tuple[Measured, ...]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print a line a batch size, then everything as JSON."""
+    _say(json.dumps(asdict(measured_engine(arguments, _say)), indent=1))
+
+
+def measured_engine(arguments: Sequence[str] | None, say: Callable[[str], None]) -> Engine:
+    """Return what the command line asks for, and say a line a batch size as it is measured."""
     chosen = _arguments(arguments)
     with _one_thread_and(chosen.matmul_precision):
-        _measure_all(chosen)
+        return _measure_all(chosen, say)
 
 
 @contextmanager
@@ -83,7 +103,7 @@ def _one_thread_and(matmul_precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before[1])
 
 
-def _measure_all(chosen: argparse.Namespace) -> None:
+def _measure_all(chosen: argparse.Namespace, say: Callable[[str], None]) -> Engine:
     device = torch.device(chosen.device)
     limits = {"matmul_flops_per_s": matmul_rate(device), "copy_bytes_per_s": copy_rate(device)}
     model = sized(ModelChoice(preset=chosen.preset), SHAPES, 6)
@@ -92,12 +112,18 @@ def _measure_all(chosen: argparse.Namespace) -> None:
         for batch_size in chosen.batch_sizes:
             result = measure(model, stage, batch_size, chosen, limits)
             results.append(result)
-            _say(
+            say(
                 f"{stage}, batch {batch_size}: alone {result.alone_per_s:.2f}, stacked {result.stacked_per_s:.2f} devices/s, "
                 f"ratio {result.ratio:.2f}, {result.share_of_limit:.0%} of the limit"
             )
-    about = {"torch": torch.__version__, "machine": _machine(device), "preset": chosen.preset, "matmul_precision": chosen.matmul_precision}
-    _say(json.dumps({**about, **limits, "results": [asdict(result) for result in results]}, indent=1))
+    return Engine(
+        torch=torch.__version__,
+        machine=_machine(device),
+        preset=chosen.preset,
+        matmul_precision=chosen.matmul_precision,
+        results=tuple(results),
+        **limits,
+    )
 
 
 def measure(model: ModelConfig, stage: Stage, batch_size: int, chosen: argparse.Namespace, limits: dict[str, float]) -> Measured:
