@@ -1,5 +1,6 @@
 """Which devices this host serves, and where their recordings are."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,11 +10,18 @@ from clmm_core.errors import DataError
 NodeConfig = Mapping[str, bool | int | float | str]
 
 
+WINDOWS_FOLDER = "CLMM_WINDOWS"
+"""Environment variable of a simulation's workers: a folder of their machine through which they share windows."""
+
+
 def local_data(data: DataConfig, node_config: NodeConfig) -> DataConfig:
-    """Return where this host's recordings are: its own folder if `--node-config 'recordings="PATH"'` names one, else the run's."""
+    """Return where this host's recordings are: its own folder if `--node-config 'recordings="PATH"'` names one, else the run's.
+
+    Those of a simulation share their windows where the environment names a folder for it; a host with its own keeps them to itself.
+    """
     if "recordings" in node_config:
-        return replace(data, name="folder", path=str(node_config["recordings"]))
-    return data
+        return replace(data, name="folder", path=str(node_config["recordings"]), shared_folder="")
+    return replace(data, shared_folder=os.environ.get(WINDOWS_FOLDER, ""))
 
 
 def shares_data(node_config: NodeConfig) -> bool:

@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.devices import WINDOWS_FOLDER
 from clmm_core.errors import ClmmError
 
 HOST = "127.0.0.1"
@@ -137,6 +138,8 @@ def flower_environment(home: Path, ray_folder: Path, ray_address: str = OWN_CLUS
         "RAY_ADDRESS": ray_address,
         "RAY_TMPDIR": str(ray_folder),
         "OMP_NUM_THREADS": "1",
+        # The windows are cut once and lie where all workers map them; the folder goes with Ray's.
+        WINDOWS_FOLDER: str(ray_folder / "windows"),
     }
 
 

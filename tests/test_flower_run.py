@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from client.devices import WINDOWS_FOLDER
 from clmm_core.federated.traffic import WORDS
 from clmm_core.report.metrics import num_windows_of
 from clmm_core.report.records import RoundRecord
@@ -48,9 +50,24 @@ def flower_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+def windows_of(home: Path) -> set[Path]:
+    """Return the files of windows that a run's workers share just now."""
+    folders = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            variables = dict(line.split("=", 1) for line in (process / "environ").read_text(errors="replace").split("\0") if "=" in line)
+            if variables.get("FLWR_HOME") == str(home) and WINDOWS_FOLDER in variables:
+                folders.add(Path(variables[WINDOWS_FOLDER]))
+    return {file for folder in folders for file in folder.glob("*/*.windows")}
+
+
 def test_flower_computes_what_hosts_in_one_process_compute(flower_run, run_config, tmp_path: Path):
+    """And its workers share windows, of which nothing is left."""
     torch.set_num_threads(1)
-    over_flower = flower_run()
+    shared: set[Path] = set()
+    over_flower = flower_run(lambda home: shared.update(windows_of(home)))
+    assert len(shared) == OVERRIDES["data.num-devices"]
+    assert not any(file.parents[2].exists() for file in shared)
     values = run_config({**OVERRIDES, "results-dir": str(tmp_path / "results"), "run-name": "in-process"})
     in_process = train_and_write(InProcessHosts(2), parse_run_config(values), values, lambda line: None)
     expected, found = load_file(in_process / WEIGHTS), load_file(over_flower / WEIGHTS)

@@ -1,28 +1,35 @@
-"""A fleet: the devices of a data set, each with its windows, cached per process because a worker serves any device."""
+"""A fleet: the devices of a data set, each with its windows, kept because any device may be asked for again in the next round."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from clmm_core.byte_cache import ByteCache
+from clmm_core.data.datasets.archive import identity_of
 from clmm_core.data.datasets.dataset import Dataset
 from clmm_core.data.datasets.dsads import Dsads
 from clmm_core.data.datasets.folder import Folder
 from clmm_core.data.datasets.hapt import Hapt
 from clmm_core.data.datasets.mhealth import Mhealth
 from clmm_core.data.datasets.pamap2 import Pamap2
-from clmm_core.data.datasets.spar import Spar
+from clmm_core.data.datasets.spar import Spar, array_file
 from clmm_core.data.datasets.synthetic import Synthetic
 from clmm_core.data.datasets.umafall import UmaFall
 from clmm_core.data.datasets.usc_had import UscHad
 from clmm_core.data.datasets.utd_mhad import UtdMhad
 from clmm_core.data.datasets.wisdm2019 import Wisdm2019
 from clmm_core.data.same_side import same_side
+from clmm_core.data.shared_windows import SharedWindows, generated_windows
 from clmm_core.data.upright import ACCELEROMETER, upright
+from clmm_core.data.window_file import bytes_in_memory
 from clmm_core.data.windows import JOIN, NO_LABEL, NO_TRIAL, DeviceWindows, WindowSpec, window_recordings
 from clmm_core.errors import ConfigError
+from clmm_core.federated.source import client_source
 from clmm_core.seeds import derive_seed
 
 _BY_PATH: Mapping[str, Callable[..., Dataset]] = {
@@ -37,6 +44,10 @@ _BY_PATH: Mapping[str, Callable[..., Dataset]] = {
     "folder": Folder,
 }
 NAMES = ("spar", *_BY_PATH, "synthetic")
+MAX_KEPT_BYTES = 2**30
+"""Of the windows that a process keeps."""
+BESIDE_BYTES = 2**15
+"""Counted for each device beside its arrays, which are none of this process's where they are mapped: Linux gives it 65,530 mappings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +78,8 @@ class DataConfig:
     """A lacking modality counts as there, with windows of zeros (the training mean): the naive alternative to leaving it out."""
     seed: int = 0
     """Of `synthetic`, and of `missing_share`."""
+    shared_folder: str = ""
+    """Folder through which the processes of this machine share windows; empty where each makes its own. A machine's affair, no run's."""
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -124,16 +137,48 @@ def device_names(config: DataConfig) -> tuple[str, ...]:
     Raises:
         DataError: the data are not there, or only half there.
     """
+    if config.shared_folder and config.name != "synthetic":
+        return _shared(config).devices()
     return open_dataset(config).subjects()
 
 
-@lru_cache(maxsize=4096)
+_KEPT: ByteCache[tuple[DataConfig, str], DeviceWindows] = ByteCache(MAX_KEPT_BYTES, lambda windows: bytes_in_memory(windows) + BESIDE_BYTES)
+
+
 def device_windows(config: DataConfig, device: str) -> DeviceWindows:
-    """Return one device's windows, from this process's cache after the first call.
+    """Return one device's windows: the same object as before while it is kept, else from `shared_folder`, else cut or generated here.
 
     Raises:
         DataError: a recording cannot be read, or leaves no window.
     """
+    config = replace(config, zero_fill=False)  # which is done to tensors: the windows are the same
+    return _KEPT.get((config, device), partial(_windows, config, device))
+
+
+def _windows(config: DataConfig, device: str) -> DeviceWindows:
+    if not config.shared_folder:
+        return _cut(config, device)
+    if config.name == "synthetic":
+        return generated_windows(_folder_of(config), device, config.num_devices, partial(_cut, config, device))
+    return _shared(config).windows(device)
+
+
+def _shared(config: DataConfig) -> SharedWindows:
+    return SharedWindows(folder=_folder_of(config), names=open_dataset(config).subjects, cut=partial(_cut, config))
+
+
+@lru_cache(maxsize=64)
+def _folder_of(config: DataConfig) -> Path:
+    """Return the folder for these windows alone: other settings, other recordings and other code have another one."""
+    settings = asdict(replace(config, zero_fill=False, shared_folder=""))
+    recordings = array_file() if config.name == "spar" else Path(config.path) if config.path else None
+    files = identity_of(recordings) if recordings else ()
+    depends_on = json.dumps([settings, files, client_source()])
+    return Path(config.shared_folder) / hashlib.sha256(depends_on.encode()).hexdigest()[:32]
+
+
+def _cut(config: DataConfig, device: str) -> DeviceWindows:
+    """Read a device's recordings, or generate them, and cut them into windows."""
     dataset = open_dataset(config)
     recordings = dataset.recordings(device)
     recorded = {name for recording in recordings for name in recording.streams}

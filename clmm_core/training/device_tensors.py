@@ -28,6 +28,11 @@ class DeviceTensors:
     def __len__(self) -> int:
         return len(self.classes)
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of all tensors."""
+        return sum(values.nbytes for values in (*self.streams.values(), *self.present.values(), self.classes))
+
     def select(self, rows: Tensor) -> "DeviceTensors":
         """Return the windows `rows` `[rows]` int64."""
         return DeviceTensors(

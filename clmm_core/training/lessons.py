@@ -2,19 +2,25 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clmm_core.byte_cache import ByteCache
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
+from clmm_core.data.windows import DeviceWindows
 from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.pseudo_labels import pseudo_labels
 from clmm_core.training.tasks import ModelTask, PretrainTask, SelftrainTask, TrainTask
+
+MAX_COPIED_BYTES = 2 * 2**30
+"""Of windows pooled in one place or filled with zeros, which are copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,20 +94,29 @@ def _drawn(data: DataConfig, device: str, classes: tuple[str, ...], labels: Labe
     return torch.from_numpy(draw_labelled(device_windows(data, device), classes, labels)[0])
 
 
-@lru_cache(maxsize=1024)
 def _whole(data: DataConfig, device: str, classes: tuple[str, ...]) -> DeviceTensors:
-    return device_tensors(device_windows(data, device), classes)
+    windows = device_windows(data, device)
+    by_classes = _WHOLE.setdefault(windows, {})
+    if classes not in by_classes:
+        by_classes[classes] = device_tensors(windows, classes)
+    return by_classes[classes]
 
 
-@lru_cache(maxsize=64)  # each is a copy of everybody's windows; as many as a study's splits and label draws have
+_WHOLE: WeakKeyDictionary[DeviceWindows, dict[tuple[str, ...], DeviceTensors]] = WeakKeyDictionary()
+"""The tensors of windows, whose memory they are, while the windows are kept."""
+_COPIES: ByteCache[tuple[object, ...], DeviceTensors] = ByteCache(MAX_COPIED_BYTES, lambda copied: copied.num_bytes)
+
+
 def _pooled(data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...]) -> DeviceTensors:
-    return pooled([_whole(data, device, classes) for device in devices])
+    return _COPIES.get((data, devices, classes), lambda: pooled([_whole(data, device, classes) for device in devices]))
 
 
-@lru_cache(maxsize=1024)
 def _whole_filled(
     data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...], model: ModelConfig, means: tuple[tuple[str, bytes], ...]
 ) -> DeviceTensors:
-    normalisation = {name: np.frombuffer(values, np.float32) for name, values in means}
-    windows = _pooled(data, devices, classes) if len(devices) > 1 else _whole(data, devices[0], classes)
-    return zero_filled(windows, load_arrays(model, normalisation))
+    def fill() -> DeviceTensors:
+        normalisation = {name: np.frombuffer(values, np.float32) for name, values in means}
+        windows = _pooled(data, devices, classes) if len(devices) > 1 else _whole(data, devices[0], classes)
+        return zero_filled(windows, load_arrays(model, normalisation))
+
+    return _COPIES.get((data, devices, classes, model, means), fill)

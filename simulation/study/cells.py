@@ -5,11 +5,11 @@ import itertools
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -26,7 +26,7 @@ from clmm_core.report.run_folder import PARTIAL_SUFFIX, RunFolder
 from server.federation import run_stage_one
 from server.hosts import Hosts
 from server.results import train_and_write
-from server.run_config import parse_run_config
+from server.run_config import RunConfig, parse_run_config
 from server.stage_one import read_stage_one, write_stage_one
 from simulation.in_process import InProcessHosts
 from simulation.lockstep import Lockstep
@@ -35,6 +35,8 @@ from simulation.study.plan import Cell, by_stage_one
 
 STAGE_ONE = "stage-one"
 """Folder beside the cells for what they share."""
+WINDOWS = ".windows"
+"""Folder beside the cells for the windows that their processes share, while the study runs."""
 LOCK = ".lock"
 """File beside the cells, held while they are added to; no run can have this name."""
 
@@ -67,7 +69,7 @@ def run_cells(cells: Sequence[Cell], results: Path, jobs: int, tell: Tell, devic
     """
     place = _usable(device) if device else None
     (results / STAGE_ONE).mkdir(parents=True, exist_ok=True)
-    with _alone_in(results):
+    with _alone_in(results), _windows_in(results / WINDOWS):
         missing = list({cell.name: cell for cell in cells if not (results / cell.name).exists()}.values())
         if place is not None:
             with _on_one_thread(), _matrix_products_in_tf32():
@@ -179,6 +181,15 @@ def _alone_in(results: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _windows_in(folder: Path) -> Iterator[None]:
+    """Remove the shared windows at the end. What a killed study left of them is used, where it is still what would be made."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Give processes of one thread each, which end with this one: stopped or killed, it leaves none that writes on.
 
@@ -229,13 +240,18 @@ def _stage_one_file(results: Path, key: str, together_on: str = "") -> Path:
     return results / STAGE_ONE / f"{'-'.join(filter(None, (key, client_source(), together_on)))}.safetensors"
 
 
+def _config_of(values: Mapping[str, Value], results: Path) -> RunConfig:
+    config = parse_run_config(values)
+    return replace(config, data=replace(config.data, shared_folder=str(results.absolute() / WINDOWS)))
+
+
 def _run_stage_one(cell: Cell, results: Path, hosts: Hosts | None = None, *, together_on: str = "") -> None:
     """Train the stage one of a cell and keep it; what a killed one left is removed."""
     shutil.rmtree(results / STAGE_ONE / f"{cell.stage_one}{PARTIAL_SUFFIX}", ignore_errors=True)
     folder = RunFolder.create(results / STAGE_ONE, cell.stage_one)
     info = RunInfo(name=cell.stage_one, run_config=dict(cell.values), versions={}, machine="", started_at="")
     try:
-        stage_one = run_stage_one(hosts or InProcessHosts(1), parse_run_config(cell.values), info, folder, lambda _: None)
+        stage_one = run_stage_one(hosts or InProcessHosts(1), _config_of(cell.values, results), info, folder, lambda _: None)
         write_stage_one(_stage_one_file(results, cell.stage_one, together_on), stage_one)
     finally:
         folder.discard()
@@ -245,7 +261,7 @@ def _run_cell(cell: Cell, results: Path, hosts: Hosts | None = None, *, together
     """Run one cell and leave its results folder; what a killed run of it left is removed."""
     shutil.rmtree(results / f"{cell.name}{PARTIAL_SUFFIX}", ignore_errors=True)
     values: dict[str, Value] = {**cell.values, "results-dir": str(results), "run-name": cell.name}
-    config, hosts = parse_run_config(values), hosts or InProcessHosts(1)
+    config, hosts = _config_of(values, results), hosts or InProcessHosts(1)
     if cell.classifier == "extra-trees":
         from simulation.study.classical import train_extra_trees  # noqa: PLC0415  scikit-learn, which no other cell needs
 

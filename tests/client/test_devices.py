@@ -1,8 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from client.devices import devices_of_host, local_data, shares_data
+from client.devices import WINDOWS_FOLDER, devices_of_host, local_data, shares_data
 from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import ConfigError, DataError
 
@@ -44,6 +45,16 @@ def test_only_the_place_of_the_recordings_is_the_hosts_own(recordings: Path):
     own = local_data(data, {"recordings": str(recordings)})
     assert own == DataConfig(name="folder", path=str(recordings), modalities=("accelerometer",), window_s=2.0, overlap=0.25, seed=4)
     assert local_data(data, {"partition-id": 0, "num-partitions": 1}) == data
+
+
+def test_a_simulations_hosts_share_windows_where_the_environment_says_and_nowhere_else(monkeypatch: pytest.MonkeyPatch):
+    """Never where a server says: it would write what it likes on a host."""
+    in_simulation = {"partition-id": 0, "num-partitions": 1}
+    monkeypatch.delenv(WINDOWS_FOLDER, raising=False)
+    assert local_data(replace(FLEET, shared_folder="/etc"), in_simulation) == FLEET
+    monkeypatch.setenv(WINDOWS_FOLDER, "/run/windows")
+    assert local_data(FLEET, in_simulation) == replace(FLEET, shared_folder="/run/windows")
+    assert local_data(replace(FLEET, shared_folder="/etc"), {"recordings": "/mine"}).shared_folder == ""
 
 
 def test_only_a_host_with_recordings_of_its_own_has_to_train_them_itself():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from client.devices import WINDOWS_FOLDER
 from simulation import local_superlink as module
 from simulation.local_superlink import FlowerRunError, LocalSuperLink, end_group, flower_environment, free_port, local_superlink
 
@@ -48,6 +49,7 @@ def test_the_environment_is_safe_and_our_programs_come_first(tmp_path: Path, mon
     assert environment["PATH"].split(os.pathsep)[:2] == [str(tmp_path / "home" / "bin"), str(Path(sys.executable).parent)]
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["KEPT"] == "1"
+    assert Path(environment[WINDOWS_FOLDER]).parent == tmp_path / "ray", "so that it goes with it, also when we are killed"
     assert {environment[name] for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")} == {"0"}
     assert {environment[name] for name in ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION")} == {"1"}
 

@@ -10,13 +10,13 @@ forty. The window is one segment, so it never crosses a border; windows of anoth
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from clmm_core.data.datasets.archive import archived_files
+from clmm_core.data.datasets.parsed import parsed_once
 from clmm_core.data.datasets.text_table import read_text_table
 from clmm_core.data.recording import Float32, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
@@ -66,7 +66,7 @@ class Dsads:
         return _by_subject(self.path).get(subject, ())
 
 
-@lru_cache(maxsize=1)  # the whole set takes 200 MB
+@parsed_once  # the whole set takes 200 MB
 def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     segments: dict[_Segment, Float32] = {}
     for name, content in archived_files(path, _FILE):

@@ -9,13 +9,13 @@ and a 20 Hz Butterworth filter.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clmm_core.data.datasets.archive import archived_files
+from clmm_core.data.datasets.parsed import parsed_once
 from clmm_core.data.datasets.text_table import read_text_table
 from clmm_core.data.recording import STANDARD_GRAVITY, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
@@ -61,7 +61,7 @@ class Hapt:
         return _by_subject(self.path).get(subject, ())
 
 
-@lru_cache(maxsize=1)
+@parsed_once
 def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     experiments: dict[_Experiment, dict[str, Stream]] = {}
     labels: dict[_Experiment, list[LabelledInterval]] | None = None

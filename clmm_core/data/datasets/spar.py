@@ -9,13 +9,13 @@ the mean x acceleration of the two sides correlates with -0.95, y with 0.97 and 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from clmm_core.data.datasets.parsed import parsed_once
 from clmm_core.data.recording import STANDARD_GRAVITY, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
@@ -48,16 +48,25 @@ class Spar:
         return tuple(_recording(arrays, i) for i in rows)
 
 
-@lru_cache(maxsize=1)
-def _arrays() -> dict[str, Any]:
+def array_file() -> Path:
+    """Return the file with the recordings.
+
+    Raises:
+        DataError: the package that brings it is not installed, or lacks it.
+    """
     package = find_spec("seglearn")
     if package is None or package.origin is None:
         raise DataError("the SPAR recordings come with the package 'seglearn', which is not installed: pip install seglearn")
     path = Path(package.origin).parent / "data" / "watch_dataset.npy"
     if not path.is_file():
         raise DataError(f"expected the SPAR recordings in {path}, found no such file: reinstall seglearn")
+    return path
+
+
+@parsed_once
+def _arrays() -> dict[str, Any]:
     # A pickle: it is trusted because it comes with a package the user installed, like that package's code.
-    loaded: dict[str, Any] = np.load(path, allow_pickle=True).item()
+    loaded: dict[str, Any] = np.load(array_file(), allow_pickle=True).item()
     return loaded
 
 

@@ -12,13 +12,13 @@ magnetometer that shows nothing but zeros (5 in the eight subjects seen), which 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clmm_core.data.datasets.archive import archived_files
+from clmm_core.data.datasets.parsed import parsed_once
 from clmm_core.data.datasets.resampling import resampled
 from clmm_core.data.datasets.text_table import read_text_table
 from clmm_core.data.recording import STANDARD_GRAVITY, LabelledInterval, Recording, Stream
@@ -93,7 +93,7 @@ class UmaFall:
         return _by_subject(self.path).get(subject, ())
 
 
-@lru_cache(maxsize=1)
+@parsed_once
 def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     trials: dict[_Trial, Recording] = {}
     for name, content in archived_files(path, _FILE):

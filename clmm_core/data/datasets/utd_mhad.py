@@ -10,7 +10,6 @@ velocity, given in deg/s, becomes rad/s, and the skeleton is moved so that its s
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clmm_core.data.datasets.archive import archived_files
+from clmm_core.data.datasets.parsed import parsed_once
 from clmm_core.data.recording import STANDARD_GRAVITY, Float32, LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
 from clmm_core.errors import DataError
@@ -63,7 +63,7 @@ class UtdMhad:
         return _by_subject(self.path).get(subject, ())
 
 
-@lru_cache(maxsize=2)
+@parsed_once
 def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     """Read everything in one pass: a tar has no index, and all of it is 50 MB."""
     trials: dict[_Trial, dict[str, NDArray[np.float64]]] = {}

@@ -11,13 +11,13 @@ left out like a lost sample.
 
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clmm_core.data.datasets.archive import archived_files
+from clmm_core.data.datasets.parsed import parsed_once
 from clmm_core.data.datasets.resampling import resampled
 from clmm_core.data.recording import LabelledInterval, Recording, Stream
 from clmm_core.data.windows import WindowSpec
@@ -82,7 +82,7 @@ class Wisdm2019:
         return _by_subject(self.path).get(subject, ())
 
 
-@lru_cache(maxsize=1)  # the whole set takes 160 MB
+@parsed_once  # the whole set takes 160 MB
 def _by_subject(path: Path) -> dict[str, tuple[Recording, ...]]:
     activities: dict[_Activity, dict[str, Stream]] = {}
     for name, content in archived_files(path, _FILE):

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -169,7 +170,7 @@ def test_a_device_whose_training_diverges_does_not_spoil_its_host(settings: Sett
     arrays = global_arrays(settings)
     spoilt = device_windows(settings(4)["data"], "device-00004")
     monkeypatch.setitem(spoilt.streams, "gyroscope", np.full_like(spoilt.streams["gyroscope"], 3e38))  # overflows in the encoder
-    monkeypatch.setattr(lessons, "_whole", lessons._whole.__wrapped__)  # read it anew
+    monkeypatch.setattr(lessons, "_WHOLE", WeakKeyDictionary())  # its tensors are made anew
     reply, update = train_cohort(pretrain_task(settings, 3, 4), arrays)
     alone, update_alone = train_cohort(pretrain_task(settings, 3), arrays)
     assert reply.devices == alone.devices

@@ -26,7 +26,7 @@ from server import results as results_module
 from server.run_config import Value, parse_run_config
 from simulation.in_process import InProcessHosts
 from simulation.study import cells as module
-from simulation.study.cells import STAGE_ONE, Done, run_cells
+from simulation.study.cells import STAGE_ONE, WINDOWS, Done, run_cells
 from simulation.study.plan import Cell, Method, Split, Study, cells_of
 
 PROJECT = Path(__file__).parents[3]
@@ -151,9 +151,46 @@ def test_a_stopped_study_leaves_no_process_and_does_not_wait_for_what_it_was_at(
     assert multiprocessing.active_children() == []
 
 
+def test_a_stopped_study_leaves_no_windows(cells: list[Cell], tmp_path: Path):
+    seen: list[bool] = []
+
+    def stop(*_: object) -> None:
+        seen.append((tmp_path / WINDOWS).exists())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells[:1], tmp_path, 1, stop)
+    assert seen == [True]
+    assert left_in(tmp_path) == {cells[0].name}
+
+
 def test_a_process_that_the_system_killed_is_an_error_that_says_what_to_do():
     with pytest.raises(ConfigError, match=r"lack of memory.*fewer --jobs"), module._processes(1):
         raise BrokenProcessPool
+
+
+def test_the_processes_of_a_study_share_windows_until_it_ends(
+    cells: list[Cell], trees: Cell, tmp_path: Path, run_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """Recorded ones: what a run then says is what it says with windows of its own, to the last bit."""
+    torch.set_num_threads(1)
+    recorded = {"data.name": "spar", "data.modalities": "gyroscope", "split.test": "4", "split.validation": "5", "pretrain.views": 3}
+    cells = [dataclasses.replace(cell, values=run_config({**recorded, "seed": cell.seed}, small=True)) for cell in (cells[0], trees)]
+    cells = [
+        dataclasses.replace(cell, values={key: value for key, value in cell.values.items() if key not in ("run-name", "results-dir")})
+        for cell in cells
+    ]
+    folders: list[set[str]] = []
+    assert run_cells(cells, tmp_path, 2, lambda *_: folders.append({path.name for path in (tmp_path / WINDOWS).iterdir()})) == []
+    assert folders[0] == folders[1]
+    assert len(folders[0]) == 1
+    assert not (tmp_path / WINDOWS).exists()
+    monkeypatch.setattr(results_module, "render", lambda record: record.info.name)
+    values = {**cells[0].values, "results-dir": str(tmp_path), "run-name": "whole"}
+    results_module.train_and_write(InProcessHosts(1), parse_run_config(values), values, lambda _: None)
+    shared, whole = tmp_path / cells[0].name, tmp_path / "whole"
+    assert (shared / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert without_times(read_run(shared)) == without_times(read_run(whole))
 
 
 @pytest.mark.parametrize("i", [0, 3])
@@ -203,7 +240,7 @@ def test_a_study_killed_half_way_leaves_no_process_and_goes_on_where_it_was(cell
     )  # it only returns when nobody holds its output any more: the process that was training has ended, too
     assert process.returncode == -9, process.stderr
     (partial,) = results.glob(f"*{PARTIAL_SUFFIX}")
-    finished = left_in(results) - {partial.name}
+    finished = left_in(results) - {partial.name, WINDOWS}
     assert len(finished) == 1
     (partial / "mark").write_text("left by the killed run")
     before = {name: (results / name / "config.json").stat().st_mtime_ns for name in finished}
