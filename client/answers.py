@@ -6,6 +6,7 @@ Apart from `client_app`, because Flower loads that also where nothing is trained
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from clmm_core.training.tasks import (
 
 torch.set_num_threads(1)  # a worker has one core; two threads for layers of this size are slower, not faster
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-"""What this host trains on: a GPU, or the share of one, that it was given."""
+"""Where this host's models work: a GPU, or the share of one, that it was given."""
 
 RESIDUAL, RESIDUAL_OF = "residual", "residual-of"
 """Records of a host's state: what its packed updates left out, and of which stage and round. They end with the SuperNode."""
@@ -70,12 +71,12 @@ def _asked(message_type: str, context: Context) -> tuple[type, Work]:
         "query.profile": (ProfileTask, _profiling(context)),
         "query.sums": (SumsTask, sum_channels),
         "train.pretrain": (PretrainTask, _training(context)),
-        "query.quality": (QualityTask, measure_quality),
+        "query.quality": (QualityTask, partial(measure_quality, device=DEVICE)),
         "train.finetune": (FinetuneTask, _training(context)),
         "train.selftrain": (SelftrainTask, _training(context)),
-        "evaluate.subjects": (EvaluateTask, evaluate_cohort),
-        "query.moments": (MomentsTask, sum_moments),
-        "query.plane": (PlaneTask, project_on_plane),
+        "evaluate.subjects": (EvaluateTask, partial(evaluate_cohort, device=DEVICE)),
+        "query.moments": (MomentsTask, partial(sum_moments, device=DEVICE)),
+        "query.plane": (PlaneTask, partial(project_on_plane, device=DEVICE)),
     }
     return questions[message_type]
 

@@ -14,7 +14,8 @@ import torch
 
 from clmm_core.errors import ConfigError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.training.cohort import evaluate_cohorts, train_cohorts
+from clmm_core.training.cohort import train_cohorts
+from clmm_core.training.evaluate import evaluate_cohorts
 from clmm_core.training.together import forget
 from server.hosts import Answer, Question
 from simulation.in_process import InProcessHosts

@@ -2,33 +2,26 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from clmm_core.data.fleet import device_windows
-from clmm_core.data.labels import Rows
-from clmm_core.data.windows import DeviceWindows
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.individual import placed
-from clmm_core.federated.messages import DeviceEvaluation, DeviceTraining, HostEvaluation, HostUpdate, LeftOut
+from clmm_core.federated.messages import DeviceTraining, HostUpdate, LeftOut
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed
 from clmm_core.training.alone import CPU
-from clmm_core.training.device_tensors import DeviceTensors
+from clmm_core.training.device_tensors import DEVICES_AT_ONCE
 from clmm_core.training.engine import train_jobs
-from clmm_core.training.evaluate import NOTHING_TO_EVALUATE, evaluate_cohort, evaluated_rows, smoothed_counts
 from clmm_core.training.job import Job, Mean
 from clmm_core.training.lessons import Lesson, lesson_of, trained_together, whole_windows
 from clmm_core.training.predict_together import predict
-from clmm_core.training.tasks import EvaluateTask, SelftrainTask, TrainTask, learns, stage_of
+from clmm_core.training.tasks import SelftrainTask, TrainTask, learns, stage_of
 
 Question = tuple[TrainTask, Arrays]
 Reply = tuple[HostUpdate, Arrays]
-AT_ONCE = 256
-"""Devices of a host whose windows are in memory at a time."""
 DIVERGED = "training diverged to NaN or infinity: lower the learning rate"
 
 
@@ -43,7 +36,7 @@ def train_cohort(task: TrainTask, arrays: Arrays, device: torch.device = CPU) ->
 def _in_parts(task: TrainTask) -> Iterator[TrainTask]:
     """Yield the task for some devices after the other; those trained as one stay together."""
     devices = sorted(task.devices)
-    step = len(devices) if task.config.local.pooled else AT_ONCE
+    step = len(devices) if task.config.local.pooled else DEVICES_AT_ONCE
     for first in range(0, len(devices), step):
         yield replace(task, devices=tuple(devices[first : first + step]))
 
@@ -91,50 +84,6 @@ def _trained(questions: Sequence[Question], device: torch.device) -> list[Reply]
         own = [(lesson, loss) for (asked, lesson), loss in zip(lessons, losses, strict=True) if asked == host]
         replies.append(_reply(questions[host][0], own, means.get(host, [])))
     return replies
-
-
-@dataclass(frozen=True, eq=False)
-class _Evaluation:
-    """One device of an evaluation."""
-
-    windows: DeviceWindows
-    rows: Rows
-    """Those to evaluate on."""
-    whole: DeviceTensors
-
-
-def evaluate_cohorts(questions: Sequence[tuple[EvaluateTask, Arrays]], device: torch.device) -> list[tuple[HostEvaluation, Arrays]]:
-    """Return what `evaluate.evaluate_cohort` returns for each question; those that personalise are answered one after the other."""
-    together = {number: _evaluations(*question) for number, question in enumerate(questions) if not question[0].personalise}
-    jobs = [(number, each.whole) for number, evaluations in together.items() for each in evaluations if len(each.rows)]
-    logits = iter(predict([(questions[number][0].model, questions[number][1], whole) for number, whole in jobs], device))
-    return [
-        (_evaluated(together[number], logits, question[0].smooth_s), {}) if number in together else evaluate_cohort(*question)
-        for number, question in enumerate(questions)
-    ]
-
-
-def _evaluations(task: EvaluateTask, arrays: Arrays) -> list[_Evaluation]:
-    evaluations = []
-    for device in sorted(task.devices):
-        windows = device_windows(task.data, device)
-        rows = evaluated_rows(windows, task.classes, task.labels if device in task.labelled else None)
-        evaluations.append(_Evaluation(windows, rows, whole_windows(task, arrays, (device,))))
-    return evaluations
-
-
-def _evaluated(evaluations: Sequence[_Evaluation], logits: Iterator[Tensor], smooth_s: float) -> HostEvaluation:
-    """Return the counts of each device; `logits` gives those of the devices that have rows, in order."""
-    evaluated: list[DeviceEvaluation] = []
-    left_out: list[LeftOut] = []
-    for each in evaluations:
-        if not len(each.rows):
-            left_out.append(LeftOut(device=each.windows.device, reason=NOTHING_TO_EVALUATE))
-            continue
-        probabilities = next(logits).double().softmax(dim=1).numpy()
-        counts = smoothed_counts(probabilities, each.whole.classes.numpy(), each.windows, each.rows, smooth_s)
-        evaluated.append(DeviceEvaluation(device=each.windows.device, modalities=tuple(each.windows.streams), counts=counts))
-    return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out))
 
 
 def _lessons(questions: Sequence[Question], device: torch.device) -> list[tuple[int, Lesson]]:

@@ -14,6 +14,8 @@ from clmm_core.training.settings import LocalConfig
 NO_CLASS = -1
 AT_ONCE = 256
 """Windows a model looks at in one batch where it does not train: bounds the memory."""
+DEVICES_AT_ONCE = 256
+"""Of a host, with their windows in memory."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class DeviceTensors:
             self.classes[rows],
         )
 
+    def part(self, first: int, end: int) -> "DeviceTensors":
+        """Return the windows from `first` to before `end`, in the same memory."""
+        return DeviceTensors(
+            {name: values[first:end] for name, values in self.streams.items()},
+            {name: mask[first:end] for name, mask in self.present.items()},
+            self.classes[first:end],
+        )
+
     def to(self, device: torch.device) -> "DeviceTensors":
         """Return the same windows on a device."""
         return DeviceTensors(
@@ -54,10 +64,33 @@ class DeviceTensors:
         orders = (draws.permutation(len(self)) for _ in range(local.epochs))
         yield from (self.select(rows) for rows in batches_of(orders, local.batch_size, smallest))
 
-    def in_order(self) -> Iterator["DeviceTensors"]:
-        """Yield all windows once in their order, `AT_ONCE` at a time."""
-        for rows in torch.split(torch.arange(len(self)), AT_ONCE):
-            yield self.select(rows)
+
+def in_batches(devices: Iterable[DeviceTensors]) -> Iterator[DeviceTensors]:
+    """Yield all windows of devices with the same modalities in order, `AT_ONCE` at a time, whoever's they are."""
+    batch: list[DeviceTensors] = []
+    room = AT_ONCE
+    for windows in devices:
+        first = 0
+        while first < len(windows):
+            some = windows.part(first, first + room)
+            batch.append(some)
+            first, room = first + len(some), room - len(some)
+            if not room:
+                yield _joined(batch)
+                batch, room = [], AT_ONCE
+    if batch:
+        yield _joined(batch)
+
+
+def _joined(devices: Sequence[DeviceTensors]) -> DeviceTensors:
+    """Return the windows of devices with the same modalities as one's."""
+    if len(devices) == 1:
+        return devices[0]
+    return DeviceTensors(
+        {name: torch.cat([windows.streams[name] for windows in devices]) for name in devices[0].streams},
+        {name: torch.cat([windows.present[name] for windows in devices]) for name in devices[0].present},
+        torch.cat([windows.classes for windows in devices]),
+    )
 
 
 def batches_of(orders: Iterable[Tensor], size: int, smallest: int = 1) -> Iterator[Tensor]:

@@ -1,8 +1,8 @@
-"""How well the model recognises each subject of a host, shared and personalised."""
+"""How well the model recognises each subject of a host, shared and personalised; or those of many hosts at once, for a study's runs."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,64 +12,48 @@ from torch import Tensor
 from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import LabelDraw, Rows, draw_labelled
 from clmm_core.data.windows import DeviceWindows
-from clmm_core.federated.arrays import Arrays
+from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.federated.messages import Counts, DeviceEvaluation, HostEvaluation, LeftOut
-from clmm_core.models.clmm import Clmm
 from clmm_core.report.metrics import counts_as_lists, counts_of
 from clmm_core.seeds import derive_seed
-from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, zero_filled
-from clmm_core.training.drawn_dropout import draws_for
-from clmm_core.training.finetune import finetune_device
-from clmm_core.training.model_arrays import load_arrays
+from clmm_core.training.alone import CPU
+from clmm_core.training.device_tensors import DEVICES_AT_ONCE, NO_CLASS, DeviceTensors
+from clmm_core.training.engine import train_jobs
+from clmm_core.training.job import Job
+from clmm_core.training.lessons import whole_windows
+from clmm_core.training.predict_together import predict
 from clmm_core.training.smoothing import smoothed
 from clmm_core.training.tasks import EvaluateTask
 
-ALL = LabelDraw(per_class=0)
+PERSONAL_AT_ONCE = 64
+"""Devices whose own models are in memory at a time."""
 NOTHING_TO_EVALUATE = "no labelled window to evaluate on (besides those trained on)"
+TOO_FEW = "not personalised: too few labelled windows to train on some and test on the rest"
+DIVERGED = "not personalised: training diverged; lower personalise.lr"
+Question = tuple[EvaluateTask, Arrays]
 
 
-@torch.no_grad()
-def logits_of(model: Clmm, windows: DeviceTensors) -> Tensor:
-    """Return the primary head's logits of each window, `[windows, classes]`, without dropout."""
-    model.eval()
-    return torch.cat([model(batch.streams, batch.present) for batch in windows.in_order()])
+def evaluate_cohort(task: EvaluateTask, arrays: Arrays, device: torch.device = CPU) -> tuple[HostEvaluation, Arrays]:
+    """Return the counts of each device's subject, and no arrays, with the windows of a bounded number of devices in memory."""
+    devices = sorted(task.devices)
+    parts = [tuple(devices[first : first + DEVICES_AT_ONCE]) for first in range(0, len(devices), DEVICES_AT_ONCE)]
+    replies = [reply for some in parts for reply, _ in evaluate_cohorts([(replace(task, devices=some), arrays)], device)]
+    evaluated = tuple(each for reply in replies for each in reply.devices)
+    return HostEvaluation(devices=evaluated, left_out=tuple(each for reply in replies for each in reply.left_out)), {}
 
 
-def predict(model: Clmm, windows: DeviceTensors) -> NDArray[np.float64]:
-    """Return the probability of each class for each window, `[windows, classes]`, without dropout."""
-    probabilities: NDArray[np.float64] = logits_of(model, windows).double().softmax(dim=1).numpy()
-    return probabilities
-
-
-def evaluate_cohort(task: EvaluateTask, arrays: Arrays) -> tuple[HostEvaluation, Arrays]:
-    """Return the counts of each device's subject, and no arrays."""
-    model = load_arrays(task.model, arrays)
-    evaluated: list[DeviceEvaluation] = []
-    left_out: list[LeftOut] = []
-    for device in sorted(task.devices):
-        windows = device_windows(task.data, device)
-        rows = evaluated_rows(windows, task.classes, task.labels if device in task.labelled else None)
-        if not len(rows):
-            left_out.append(LeftOut(device=device, reason=NOTHING_TO_EVALUATE))
-            continue
-        answer = DeviceEvaluation(device=device, modalities=tuple(windows.streams), counts=_counts(model, windows, rows, task))
-        if device in task.personalise:
-            answer = _personalised(answer, windows, task, arrays, left_out)
-        evaluated.append(answer)
-    return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out)), {}
+def evaluate_cohorts(questions: Sequence[Question], device: torch.device) -> list[tuple[HostEvaluation, Arrays]]:
+    """Return for each question the counts of its devices' subjects, and no arrays."""
+    subjects = [[_subject(*question, name) for name in sorted(question[0].devices)] for question in questions]
+    tested = [each for own in subjects for each in own if len(each.rows)]
+    logits = dict(zip(tested, predict([(each.task.model, each.arrays, each.whole) for each in tested], device), strict=True))
+    personal = dict(_personalised([each for each in tested if each.device in each.task.personalise], device))
+    return [(_reply(own, logits, personal), {}) for own in subjects]
 
 
 def evaluated_rows(windows: DeviceWindows, classes: Sequence[str], trained_on: LabelDraw | None) -> Rows:
     """Return the rows to evaluate on: all that have a label, but those that were drawn to train on (and what overlaps them)."""
-    return draw_labelled(windows, classes, trained_on)[1] if trained_on else draw_labelled(windows, classes, ALL)[0]
-
-
-def _counts(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> Counts:
-    if task.smooth_s:  # neighbours are looked at too
-        everything = _tensors(model, windows, np.arange(len(windows)), task)
-        return smoothed_counts(predict(model, everything), everything.classes.numpy(), windows, rows, task.smooth_s)
-    chosen = _tensors(model, windows, rows, task)
-    return counts_as_lists(counts_of(predict(model, chosen), chosen.classes.numpy()))
+    return draw_labelled(windows, classes, trained_on)[1] if trained_on else np.flatnonzero(np.isin(windows.labels, classes))
 
 
 def smoothed_counts(
@@ -84,26 +68,89 @@ def smoothed_counts(
     return counts_as_lists(counts_of(averaged[rows], classes[rows]))
 
 
-def _tensors(model: Clmm, windows: DeviceWindows, rows: Rows, task: EvaluateTask) -> DeviceTensors:
-    chosen = device_tensors(windows, task.classes).select(torch.from_numpy(rows))
-    return zero_filled(chosen, model) if task.data.zero_fill else chosen
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """One device of an evaluation."""
+
+    task: EvaluateTask
+    arrays: Arrays
+    windows: DeviceWindows
+    whole: DeviceTensors
+    rows: Rows
+    """Those to evaluate the shared model on."""
+
+    @property
+    def device(self) -> str:
+        return self.windows.device
+
+    def counts(self, logits: Tensor, rows: Rows) -> Counts:
+        """Return the counts over `rows`, of logits `[windows, classes]` of all windows."""
+        probabilities = logits.double().softmax(dim=1).numpy()
+        return smoothed_counts(probabilities, self.whole.classes.numpy(), self.windows, rows, self.task.smooth_s)
+
+    def drawn(self) -> tuple[Rows, Rows]:
+        """Return the rows to personalise on, and those to compare both models on."""
+        return draw_labelled(self.windows, self.task.classes, self.task.personal_labels)
 
 
-def _personalised(
-    shared: DeviceEvaluation, windows: DeviceWindows, task: EvaluateTask, arrays: Arrays, left_out: list[LeftOut]
-) -> DeviceEvaluation:
-    """Return `shared` with the counts before and after fine-tuning on a few labels of this subject, on the rest of its windows."""
-    given, rest = draw_labelled(windows, task.classes, task.personal_labels)
-    if not len(given) or not len(rest):
-        reason = "not personalised: too few labelled windows to train on some and test on the rest"
-        left_out.append(LeftOut(device=shared.device, reason=reason))
-        return shared
-    own = load_arrays(task.model, arrays)
-    before = _counts(own, windows, rest, task)
-    labelled = _tensors(own, windows, given, task)
-    draws = draws_for(own, derive_seed(task.seed, "personalise", shared.device))
-    loss = finetune_device(own, labelled, task.personal_config, draws)
-    if not math.isfinite(loss):
-        left_out.append(LeftOut(device=shared.device, reason="not personalised: training diverged; lower personalise.lr"))
-        return shared
-    return replace(shared, personal_before=before, personal_after=_counts(own, windows, rest, task))
+def _subject(task: EvaluateTask, arrays: Arrays, device: str) -> _Subject:
+    windows = device_windows(task.data, device)
+    rows = evaluated_rows(windows, task.classes, task.labels if device in task.labelled else None)
+    return _Subject(task, arrays, windows, whole_windows(task, arrays, (device,)), rows)
+
+
+def _reply(subjects: Sequence[_Subject], logits: Mapping[_Subject, Tensor], personal: Mapping[_Subject, Tensor | str]) -> HostEvaluation:
+    """Return one host's answer from the logits of the model they share and of their own, or why there are none."""
+    evaluated: list[DeviceEvaluation] = []
+    left_out: list[LeftOut] = []
+    for each in subjects:
+        if each not in logits:
+            left_out.append(LeftOut(device=each.device, reason=NOTHING_TO_EVALUATE))
+            continue
+        counts = each.counts(logits[each], each.rows)
+        answer = DeviceEvaluation(device=each.device, modalities=tuple(each.windows.streams), counts=counts)
+        own = personal.get(each)
+        if isinstance(own, str):
+            left_out.append(LeftOut(device=each.device, reason=own))
+        elif own is not None:
+            _, rest = each.drawn()
+            answer = replace(answer, personal_before=each.counts(logits[each], rest), personal_after=each.counts(own, rest))
+        evaluated.append(answer)
+    return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out))
+
+
+def _personalised(subjects: Sequence[_Subject], device: torch.device) -> Iterator[tuple[_Subject, Tensor | str]]:
+    """Yield the logits of each subject's own model, fine-tuned on a few labels of theirs; or why there is none."""
+    can = []
+    for each in subjects:
+        if all(len(rows) for rows in each.drawn()):
+            can.append(each)
+        else:
+            yield each, TOO_FEW
+    for first in range(0, len(can), PERSONAL_AT_ONCE):
+        some = can[first : first + PERSONAL_AT_ONCE]
+        losses, means = train_jobs([_job(each, number) for number, each in enumerate(some)], device)
+        own: dict[_Subject, Arrays] = {}
+        for number, (each, loss) in enumerate(zip(some, losses, strict=True)):
+            if isinstance(loss, float) and math.isfinite(loss):
+                ((update, _),) = means[number]
+                own[each] = each.arrays | {name: each.arrays[name] + values for name, values in update.items()}
+            else:
+                yield each, DIVERGED
+        yield from zip(own, predict([(each.task.model, arrays, each.whole) for each, arrays in own.items()], device), strict=True)
+
+
+def _job(subject: _Subject, number: int) -> Job:
+    """Return the fine-tuning of a subject's own model, which is folded with no other's."""
+    task, given = subject.task, torch.from_numpy(subject.drawn()[0])
+    return Job(
+        model=task.model,
+        config=task.personal_config,
+        arrays=subject.arrays,
+        windows=subject.whole,
+        rows=given,
+        classes=subject.whole.classes[given],
+        key=derive_seed(task.seed, "personalise", subject.device),
+        host=number,
+        weights=dict.fromkeys((*subject.whole.streams, FUSION), 1.0),
+    )

@@ -1,4 +1,8 @@
-"""Many models' predictions as one program: what teaches self-training, and what is evaluated, in a study on a GPU."""
+"""Predictions for many devices as one program: what teaches self-training, and what is evaluated.
+
+Devices that one model predicts for share its batches. Where there are many models, as in a study on a GPU or after personalisation,
+a GPU has those that are alike as one stack.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,8 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from clmm_core.federated.arrays import Arrays
 from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
-from clmm_core.training.device_tensors import AT_ONCE, DeviceTensors
-from clmm_core.training.evaluate import logits_of
+from clmm_core.training.device_tensors import AT_ONCE, DeviceTensors, in_batches
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.stackable import stackable
 from clmm_core.training.stacked_windows import distinct, upload
@@ -26,14 +29,38 @@ Asked = tuple[ModelConfig, Arrays, DeviceTensors]
 
 def predict(asked: Sequence[Asked], device: torch.device) -> list[Tensor]:
     """Return each model's logits `[windows, classes]` of its windows, without dropout, on the CPU, the quicker way for the device."""
-    return _one_by_one(asked) if device.type == "cpu" else predict_together(asked, device)
+    num_models = len({(config, id(arrays)) for config, arrays, _ in asked})
+    return predict_together(asked, device) if device.type != "cpu" and num_models > 1 else _model_by_model(asked, device)
 
 
-def _one_by_one(asked: Sequence[Asked]) -> list[Tensor]:
-    models: dict[tuple[ModelConfig, int], Clmm] = {}
-    for config, arrays, _ in asked:
-        models.setdefault((config, id(arrays)), load_arrays(config, arrays))
-    return [logits_of(models[config, id(arrays)], windows) for config, arrays, windows in asked]
+def _model_by_model(asked: Sequence[Asked], device: torch.device) -> list[Tensor]:
+    done: dict[int, Tensor] = {}
+    by_model: dict[tuple[ModelConfig, int], list[int]] = {}
+    for i, (config, arrays, _) in enumerate(asked):
+        by_model.setdefault((config, id(arrays)), []).append(i)
+    for members in by_model.values():
+        config, arrays, _ = asked[members[0]]
+        model = load_arrays(config, arrays).to(device)
+        done |= zip(members, logits_of(model, [asked[i][2] for i in members], device), strict=True)
+    return [done[i] for i in range(len(asked))]
+
+
+@torch.no_grad()
+def logits_of(model: Clmm, devices: Sequence[DeviceTensors], device: torch.device) -> list[Tensor]:
+    """Return the primary head's logits of each device's windows, `[windows, classes]`, without dropout, on the CPU.
+
+    Devices with the same modalities share batches; the others', whose sensors a model must not look for in them, are apart.
+    """
+    model.eval()
+    done: dict[int, Tensor] = {}
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for i, windows in enumerate(devices):
+        alike.setdefault(tuple(windows.streams), []).append(i)
+    for members in alike.values():
+        batches = (batch.to(device) for batch in in_batches(devices[i] for i in members))
+        logits = torch.cat([model(batch.streams, batch.present).cpu() for batch in batches])
+        done |= zip(members, torch.split(logits, [len(devices[i]) for i in members]), strict=True)
+    return [done[i] for i in range(len(devices))]
 
 
 @torch.no_grad()

@@ -4,15 +4,18 @@ Source: Hopkins and Skellam 1954; Banerjee and Dave 2004 ("Validating clusters u
 Differs: distances to the first power. The statistic's power d (here 64 or 128) would leave only the largest distance.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
-from clmm_core.data.fleet import device_windows
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.messages import HostQuality
 from clmm_core.models.clmm import ModalityPart
 from clmm_core.seeds import generator
-from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
+from clmm_core.training.alone import CPU
+from clmm_core.training.device_tensors import DEVICES_AT_ONCE, DeviceTensors, in_batches
+from clmm_core.training.lessons import whole_windows
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.tasks import QualityTask
 
@@ -47,24 +50,41 @@ def hopkins(embeddings: Tensor, generator: Generator) -> float | None:
 
 
 @torch.no_grad()
-def measure_quality(task: QualityTask, arrays: Arrays) -> tuple[HostQuality, Arrays]:
-    """Return the Hopkins values of this host's devices, weighted by windows, and no arrays."""
-    model = load_arrays(task.model, arrays).eval()
+def measure_quality(task: QualityTask, arrays: Arrays, device: torch.device = CPU) -> tuple[HostQuality, Arrays]:
+    """Return the Hopkins values of this host's devices, weighted by windows, and no arrays.
+
+    Devices share the batches in which they are embedded; the windows of a bounded number of devices are in memory.
+    """
+    model = load_arrays(task.model, arrays).eval().to(device)
     weighted: dict[str, float] = {}
     num_windows: dict[str, int] = {}
-    for device in sorted(task.devices):
-        windows = device_tensors(device_windows(task.data, device), ())
-        windows = zero_filled(windows, model) if task.data.zero_fill else windows
-        for modality, mask in windows.present.items():
-            owned = windows.select(mask.nonzero().flatten())
-            value = hopkins(_embeddings(model.part(modality), modality, owned), generator(task.seed, "quality", device, modality))
-            if value is not None:
-                weighted[modality] = weighted.get(modality, 0.0) + value * len(owned)
-                num_windows[modality] = num_windows.get(modality, 0) + len(owned)
+    devices = sorted(task.devices)
+    for first in range(0, len(devices), DEVICES_AT_ONCE):
+        some = devices[first : first + DEVICES_AT_ONCE]
+        windows = [whole_windows(task, arrays, (name,)) for name in some]
+        for modality in model.modalities:
+            owners = [(name, _owned(each, modality)) for name, each in zip(some, windows, strict=True) if modality in each.streams]
+            embedded = _embeddings(model.part(modality), modality, [owned for _, owned in owners], device)
+            for (name, owned), embeddings in zip(owners, embedded, strict=True):
+                value = hopkins(embeddings, generator(task.seed, "quality", name, modality))
+                if value is not None:
+                    weighted[modality] = weighted.get(modality, 0.0) + value * len(owned)
+                    num_windows[modality] = num_windows.get(modality, 0) + len(owned)
     return HostQuality(weighted=weighted, num_windows=num_windows), {}
 
 
-def _embeddings(part: ModalityPart, modality: str, windows: DeviceTensors) -> Tensor:
-    """Return z_m `[windows, embed]`, a batch at a time."""
-    batches = [part.normalise(batch.streams[modality], batch.present[modality]) for batch in windows.in_order()]
-    return torch.cat([part.encoder(normal).mean(dim=1) for normal in batches])
+def _owned(windows: DeviceTensors, modality: str) -> DeviceTensors:
+    """Return the windows that have a modality, and nothing but it."""
+    mask = windows.present[modality]
+    alone = DeviceTensors({modality: windows.streams[modality]}, {modality: mask}, windows.classes)
+    return alone if mask.all() else alone.select(mask.nonzero().flatten())
+
+
+def _embeddings(part: ModalityPart, modality: str, devices: Sequence[DeviceTensors], device: torch.device) -> Sequence[Tensor]:
+    """Return z_m `[windows, embed]` of each device's windows, on the CPU; nothing where there is none."""
+    if not devices:
+        return ()
+    batches = (batch.to(device) for batch in in_batches(devices))
+    normal = (part.normalise(batch.streams[modality], batch.present[modality]) for batch in batches)
+    embedded = torch.cat([part.encoder(values).mean(dim=1).cpu() for values in normal])
+    return torch.split(embedded, [len(each) for each in devices])

@@ -13,14 +13,17 @@ from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.messages import HostUpdate
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed, generator
+from clmm_core.training import device_tensors as device_tensors_module
 from clmm_core.training import lessons
+from clmm_core.training import quality as quality_module
+from clmm_core.training.alone import CPU
 from clmm_core.training.array_names import is_measured, is_stage_one
 from clmm_core.training.cohort import train_cohort
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.drawn_dropout import draws_for
-from clmm_core.training.evaluate import logits_of, predict
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import arrays_of, load_arrays, new_arrays
+from clmm_core.training.predict_together import logits_of
 from clmm_core.training.pretrain import pretrain_device
 from clmm_core.training.pseudo_labels import pseudo_labels
 from clmm_core.training.quality import hopkins, measure_quality
@@ -308,7 +311,7 @@ def own_labels(settings: Settings, number: int, arrays: Arrays, confidence: floa
     """What a device learns from in self-training: its drawn labels, if they are known, and what the global model is sure of."""
     task, windows = settings(number), windows_of(settings, number)
     rows, _ = draw_labelled(device_windows(task["data"], task["devices"][0]), task["classes"], LABELS)
-    logits = logits_of(load_arrays(task["model"], arrays), windows)
+    (logits,) = logits_of(load_arrays(task["model"], arrays), [windows], CPU)
     chosen, classes = pseudo_labels(logits, windows.classes, torch.from_numpy(rows if known else rows[:0]), confidence)
     learnt = windows.select(chosen)
     return DeviceTensors(learnt.streams, learnt.present, classes)
@@ -317,8 +320,8 @@ def own_labels(settings: Settings, number: int, arrays: Arrays, confidence: floa
 def test_self_training_learns_from_known_and_own_labels(settings: Settings):
     """Device 3 gave labels, device 0 did not; each counts by the windows it learnt from."""
     arrays = global_arrays(settings)
-    sure = predict(load_arrays(settings()["model"], arrays), windows_of(settings, 0)).max(axis=1)
-    confidence = float(np.median(sure))
+    (logits,) = logits_of(load_arrays(settings()["model"], arrays), [windows_of(settings, 0)], CPU)
+    confidence = float(np.median(logits.softmax(dim=1).amax(dim=1)))
     task = SelftrainTask(**settings(0, 3), config=FINETUNE, labels=LABELS, labelled=("device-00003",), confidence=confidence, expected=())
     reply, update = train_cohort(task, arrays)
     learnt = {number: own_labels(settings, number, arrays, confidence, known=number == 3) for number in (0, 3)}
@@ -352,6 +355,17 @@ def test_quality_is_the_hopkins_value_times_windows(settings: Settings):
             value = hopkins(tokens.mean(dim=1).detach(), generator(4, "quality", f"device-{number:05d}", name))
             expected[name] += value * int(mask.sum())
     assert reply.weighted == pytest.approx(expected)
+
+
+def test_quality_does_not_depend_on_who_shares_a_batch(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    """Two devices at a time, five windows at a time, against all at once; device 0 has no gyroscope, device 1 lost some windows."""
+    arrays, task = global_arrays(settings), QualityTask(**settings(0, 1, 3, 4, 8))
+    together, _ = measure_quality(task, arrays)
+    monkeypatch.setattr(quality_module, "DEVICES_AT_ONCE", 2)
+    monkeypatch.setattr(device_tensors_module, "AT_ONCE", 5)
+    parts, _ = measure_quality(task, arrays)
+    assert parts.num_windows == together.num_windows
+    assert parts.weighted == pytest.approx(together.weighted, rel=1e-5)
 
 
 def test_quality_of_a_split_fleet_adds_up(settings: Settings):

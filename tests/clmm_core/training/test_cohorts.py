@@ -12,8 +12,8 @@ from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.individual import apart
 from clmm_core.training import engine
-from clmm_core.training.cohort import Question, evaluate_cohorts, train_cohort, train_cohorts
-from clmm_core.training.evaluate import evaluate_cohort
+from clmm_core.training.cohort import Question, train_cohort, train_cohorts
+from clmm_core.training.evaluate import evaluate_cohort, evaluate_cohorts
 from clmm_core.training.model_arrays import new_arrays
 from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import EvaluateTask, FinetuneTask, ModelTask, PretrainTask, SelftrainTask

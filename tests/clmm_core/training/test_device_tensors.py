@@ -2,11 +2,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.models.clmm import Clmm
 from clmm_core.training import device_tensors as device_tensors_module
-from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
+from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, in_batches, pooled, zero_filled
 from clmm_core.training.draws import Draws
 from clmm_core.training.settings import LocalConfig
 
@@ -43,12 +45,24 @@ def test_batches_hold_every_window_once_but_a_last_small_batch(toy_windows: Make
     assert torch.equal(torch.cat([batch.classes for batch in batches]), windows.classes[rows])
 
 
-def test_in_order_keeps_the_order(toy_windows: MakeWindows, monkeypatch: pytest.MonkeyPatch):
-    windows = toy_windows(11)
-    monkeypatch.setattr(device_tensors_module, "AT_ONCE", 4)
-    parts = list(windows.in_order())
-    assert [len(part) for part in parts] == [4, 4, 3]
-    assert torch.equal(torch.cat([part.streams["gyroscope"] for part in parts]), windows.streams["gyroscope"])
+@given(counts=st.lists(st.integers(0, 9), max_size=6), at_once=st.integers(1, 7))
+def test_batches_of_many_devices_hold_all_windows_in_order(counts: list[int], at_once: int):
+    first = 0
+    devices = []
+    for count in counts:
+        values = torch.arange(first, first + count)
+        devices.append(DeviceTensors({"a": values[:, None, None]}, {"a": values % 2 == 0}, values % 3))
+        first += count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_tensors_module, "AT_ONCE", at_once)
+        batches = list(in_batches(devices))
+    assert [len(batch) for batch in batches] == [at_once] * (first // at_once) + [first % at_once] * (first % at_once > 0)
+    seen = [int(value) for batch in batches for value in batch.streams["a"].flatten()]
+    assert seen == list(range(first))
+    for batch in batches:
+        values = batch.streams["a"].flatten()
+        assert torch.equal(batch.present["a"], values % 2 == 0)
+        assert torch.equal(batch.classes, values % 3)
 
 
 def test_pooled_windows_are_those_of_each_device_in_turn(toy_windows: MakeWindows):

@@ -13,9 +13,10 @@ from clmm_core.federated.messages import Counts, DeviceEvaluation
 from clmm_core.models.clmm import Clmm
 from clmm_core.seeds import derive_seed
 from clmm_core.training import device_tensors as device_tensors_module
+from clmm_core.training import engine, evaluate
 from clmm_core.training.device_tensors import DeviceTensors, device_tensors, zero_filled
 from clmm_core.training.drawn_dropout import draws_for
-from clmm_core.training.evaluate import evaluate_cohort, predict
+from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.finetune import finetune_device
 from clmm_core.training.model_arrays import arrays_of, load_arrays, new_arrays
 from clmm_core.training.settings import Augmentation, FinetuneConfig, LocalConfig
@@ -56,21 +57,16 @@ def confusion_by_hand(model: Clmm, task: EvaluateTask, device: str, rows: list[i
     return table
 
 
+@torch.no_grad()
+def probabilities(model: Clmm, windows: DeviceTensors) -> np.ndarray:
+    """Of each class, one window after the other."""
+    logits = [model.eval()(one.streams, one.present) for one in (windows.select(torch.tensor([row])) for row in range(len(windows)))]
+    return torch.cat(logits).double().softmax(dim=1).numpy()
+
+
 def listed(counts: Counts | None) -> list[list[int]]:
     assert counts is not None
     return [list(row) for row in counts.confusion]
-
-
-def test_predictions_are_the_models_probabilities(
-    model: Callable[..., Clmm], toy_windows: Callable[..., DeviceTensors], monkeypatch: pytest.MonkeyPatch
-):
-    network, windows = model(dropout=0.5), toy_windows(11)
-    monkeypatch.setattr(device_tensors_module, "AT_ONCE", 4)
-    probabilities = predict(network.train(), windows)
-    expected = network.eval()(windows.streams, windows.present).double().softmax(dim=1).detach().numpy()
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    assert np.array_equal(probabilities, predict(network, windows))  # no dropout
 
 
 def test_every_labelled_window_of_an_unlabelled_device_counts(settings: Settings):
@@ -96,20 +92,20 @@ def test_with_zero_fill_a_sensor_that_is_not_there_shows_zeros(settings: Setting
     network = load_arrays(task.model, arrays)
     windows = device_windows(task.data, "device-00000")
     complete = zero_filled(device_tensors(windows, task.classes), network)
-    predicted = predict(network, complete).argmax(axis=1)
+    predicted = probabilities(network, complete).argmax(axis=1)
     expected = np.zeros((len(task.classes), len(task.classes)), int)
     np.add.at(expected, (complete.classes.numpy(), predicted), 1)
     assert listed(answer.counts) == expected.tolist()
     assert answer.modalities == ("accelerometer",), "what it really has"
     (plain,) = evaluate_cohort(task, arrays)[0].devices
-    left_out = predict(network, device_tensors(windows, task.classes))
-    assert not np.allclose(predict(network, complete), left_out)
+    left_out = probabilities(network, device_tensors(windows, task.classes))
+    assert not np.allclose(probabilities(network, complete), left_out)
     assert sum(map(sum, listed(plain.counts))) == 12
     given, rest = draw_labelled(windows, task.classes, LABELS)
     draws = draws_for(network, derive_seed(4, "personalise", "device-00000"))
     finetune_device(network, complete.select(torch.from_numpy(given)), PERSONAL, draws)
     kept = complete.select(torch.from_numpy(rest))
-    assert int((predict(network, kept).argmax(axis=1) == kept.classes.numpy()).sum()) == np.trace(answer.personal_after.confusion)
+    assert int((probabilities(network, kept).argmax(axis=1) == kept.classes.numpy()).sum()) == np.trace(answer.personal_after.confusion)
 
 
 def test_what_was_trained_on_is_not_evaluated(settings: Settings):
@@ -127,7 +123,7 @@ def test_with_smoothing_neighbours_in_time_speak_too_but_not_those_that_were_tra
     network = load_arrays(task.model, arrays)
     for device, answer in zip(("device-00003", "device-00004"), evaluate_cohort(task, arrays)[0].devices, strict=True):
         windows = device_windows(task.data, device)
-        share = predict(network, device_tensors(windows, task.classes))
+        share = probabilities(network, device_tensors(windows, task.classes))
         trained = set(draw_labelled(windows, task.classes, LABELS)[0].tolist()) if device in task.labelled else set()
         table = [[0] * len(task.classes) for _ in task.classes]
         num_neighbours = 0
@@ -197,3 +193,27 @@ def test_who_cannot_be_personalised_is_named_and_still_evaluated(settings: Setti
     assert answer.personal_before is answer.personal_after is None
     assert sum(map(sum, listed(answer.counts))) == 12
     assert [(each.device, reason in each.reason) for each in reply.left_out] == [("device-00003", True)]
+
+
+@pytest.mark.parametrize("zero_fill", [False, True])
+def test_who_shares_a_part_of_a_cohort_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch, zero_fill: bool):
+    """Personal models as stacks, two at a time, of three devices at a time, against each subject alone and its model trained alone."""
+    arrays, numbers = arrays_for(settings), range(1, 12)
+    names = settings(*numbers)["devices"]
+    task = task_for(settings, *numbers, labelled=names[:2], personalise=names[1:9], smooth_s=15.0)
+    task = replace(task, data=replace(task.data, zero_fill=zero_fill))
+    monkeypatch.setattr(engine, "is_worth_a_stack", lambda _: False)
+    alone = [evaluate_cohort(replace(task, devices=(name,)), arrays)[0] for name in names]
+    monkeypatch.setattr(engine, "is_worth_a_stack", lambda _: True)
+    monkeypatch.setattr(evaluate, "DEVICES_AT_ONCE", 3)
+    monkeypatch.setattr(evaluate, "PERSONAL_AT_ONCE", 2)
+    monkeypatch.setattr(device_tensors_module, "AT_ONCE", 7)
+    together, _ = evaluate_cohort(replace(task, devices=tuple(reversed(names))), arrays)
+    assert [each.counts.confusion for each in together.devices] == [each.counts.confusion for reply in alone for each in reply.devices]
+    assert together.left_out == tuple(each for reply in alone for each in reply.left_out)
+    assert sum(each.personal_after is not None for each in together.devices) == 8
+    for one, other in zip(together.devices, (each for reply in alone for each in reply.devices), strict=True):
+        assert (one.device, one.modalities) == (other.device, other.modalities)
+        for mine, others in ((one.personal_before, other.personal_before), (one.personal_after, other.personal_after)):
+            assert (mine is None) == (others is None)
+            assert mine is None or mine.confusion == others.confusion

@@ -8,11 +8,12 @@ import torch
 from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.training.alone import CPU
 from clmm_core.training.array_names import is_measured, is_stage_one
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
-from clmm_core.training.evaluate import logits_of
 from clmm_core.training.lessons import Lesson, lesson_of, trained_together, whole_windows
 from clmm_core.training.model_arrays import load_arrays, new_arrays
+from clmm_core.training.predict_together import logits_of
 from clmm_core.training.pseudo_labels import pseudo_labels
 from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, SelftrainTask, TrainTask, learns, stage_of
@@ -47,7 +48,7 @@ def drawn_of(said: dict[str, Any], device: str) -> torch.Tensor:
 def lesson(task: TrainTask, arrays: Arrays) -> Lesson:
     """The lesson of all devices of a task as one."""
     windows = whole_windows(task, arrays, task.devices)
-    logits = logits_of(load_arrays(task.model, arrays), windows) if isinstance(task, SelftrainTask) else None
+    logits = logits_of(load_arrays(task.model, arrays), [windows], CPU)[0] if isinstance(task, SelftrainTask) else None
     return lesson_of(task, task.devices, windows, logits)
 
 
@@ -133,7 +134,7 @@ def test_stage_two_learns_from_the_drawn_labels(settings: Settings, number: int)
 def test_self_training_learns_from_what_is_known_and_what_the_model_is_sure_of(settings: Settings, is_known: bool):
     said = settings(3)
     arrays, windows, drawn = new_arrays(said["model"], 0), windows_of(said, "device-00003"), drawn_of(said, "device-00003")
-    logits = logits_of(load_arrays(said["model"], arrays), windows)
+    logits = logits_of(load_arrays(said["model"], arrays), [windows], CPU)[0]
     confidence = float(logits.softmax(dim=1).max(dim=1).values.median())
     learnt = lesson(selftrain_task(said, confidence, labelled=said["devices"] if is_known else ()), arrays)
     rows, classes = pseudo_labels(logits, windows.classes, drawn if is_known else drawn[:0], confidence)
