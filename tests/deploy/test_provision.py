@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -77,3 +79,11 @@ def test_a_mistake_is_one_sentence(words: tuple[str, ...], expected: str, tmp_pa
     assert code == 1
     assert expected in err
     assert "Traceback" not in err
+
+
+def test_a_machine_without_pytorch_ray_and_numpy_can_provision_and_check(federation: FederationFolder):
+    code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'ray', 'numpy', 'flwr'])); from simulation.cli import app; app()"
+    for words in (("check", federation.root), ("show", federation.root), ("check", federation.host("ward-1"))):
+        command = [sys.executable, "-c", code, "provision", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
