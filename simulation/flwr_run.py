@@ -117,7 +117,7 @@ def run_flower(run: FlowerRun, home: Path, *, on_tick: Callable[[], None], sleep
         FlowerRunError: the run did not complete; the message is the ServerApp's, if it raised one of our errors.
         KeyboardInterrupt: Ctrl-C, or the process was asked to end; the run has been stopped by then.
     """
-    with _asked_to_end_is_ctrl_c(), local_superlink(home, run.ray_address or OWN_CLUSTER) as superlink:
+    with asked_to_end_is_ctrl_c(), local_superlink(home, run.ray_address or OWN_CLUSTER) as superlink:
         try:
             _start_and_follow(run, superlink, on_tick=on_tick, sleep=sleep)
         except KeyboardInterrupt:
@@ -278,7 +278,7 @@ def _may_be_bundled(path: Path) -> bool:
 
 
 @contextmanager
-def _asked_to_end_is_ctrl_c() -> Iterator[None]:
+def asked_to_end_is_ctrl_c() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP (a closed terminal) like Ctrl-C, so that they clean up too."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

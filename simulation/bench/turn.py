@@ -18,7 +18,7 @@ from clmm_core.report.run_folder import INFO, PARTIAL_SUFFIX, ROUNDS
 from clmm_core.report.run_json import read_json
 from simulation.bench.fleet import Setting
 from simulation.bench.processes import Usage, Watch
-from simulation.flwr_run import HOME_NAME
+from simulation.flwr_run import HOME_NAME, asked_to_end_is_ctrl_c
 from simulation.overrides import find_app
 from simulation.progress import read_progress
 
@@ -64,6 +64,7 @@ def run_turn(setting: Setting) -> Turn:
 
     Raises:
         TurnError: it ended before its rounds were done, or a round did not have all devices.
+        KeyboardInterrupt: Ctrl-C, or the process was asked to end.
     """
     with tempfile.TemporaryDirectory(prefix="clmm-bench-") as folder:
         name, place = f"bench-{os.getpid()}", Path(folder)
@@ -71,7 +72,8 @@ def run_turn(setting: Setting) -> Turn:
         if setting.way == "stock":  # a copy, in which the run may keep its logs
             app = Path(shutil.copytree(STOCK_APP, place / "app"))
         try:
-            return _watched(setting, app, place, name)
+            with asked_to_end_is_ctrl_c():
+                return _watched(setting, app, place, name)
         finally:
             shutil.rmtree(app / HOME_NAME / name, ignore_errors=True)
 

@@ -1,6 +1,8 @@
 """The benchmark, small, with real Flower and Ray processes of both ways."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,24 @@ def test_a_run_that_fails_says_why_and_leaves_nothing():
     ):
         run_turn(Setting(way="ours", num_devices=2, batch_size=1, rounds=1, device="cpu"))
     assert not (find_app(None) / HOME_NAME / f"bench-{os.getpid()}").exists()
+
+
+@pytest.mark.flower
+def test_asked_to_end_it_ends_its_run_too(tmp_path: Path):
+    program = "from simulation.bench.fleet import Setting; from simulation.bench.turn import run_turn; run_turn(Setting(**{}))".format(
+        {"way": "ours", "num_devices": 2, "batch_size": 8, "rounds": 1, "device": "cpu"}
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL) as process:
+        home = find_app(None) / HOME_NAME / f"bench-{process.pid}"
+        while not home.exists() and process.poll() is None:
+            pass  # until its run is on its way
+        runs = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.terminate()
+    assert runs
+    assert not [run for run in runs if Path(f"/proc/{run}").exists()]
+    assert not home.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_without_marks_and_a_gpu_that_is_not_there_are_refused_before_anything_is_run(tmp_path: Path):
