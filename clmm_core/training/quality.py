@@ -62,7 +62,7 @@ def measure_quality(task: QualityTask, arrays: Arrays, device: torch.device = CP
     for first in range(0, len(devices), DEVICES_AT_ONCE):
         some = devices[first : first + DEVICES_AT_ONCE]
         windows = [whole_windows(task, arrays, (name,)) for name in some]
-        for modality in model.modalities:
+        for modality in sorted({name for each in windows for name in each.streams}):
             owners = [(name, _owned(each, modality)) for name, each in zip(some, windows, strict=True) if modality in each.streams]
             embedded = _embeddings(model.part(modality), modality, [owned for _, owned in owners], device)
             for (name, owned), embeddings in zip(owners, embedded, strict=True):
