@@ -34,40 +34,32 @@ CHANCE_HOPKINS = 0.5
 """What a modality too rare to be measured counts as."""
 
 
-def run_federation(
-    hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report, stage_one: StageOne | None = None
-) -> tuple[RunRecord, Arrays]:
-    """Run every stage; return the record and the last round's model. Steps are written to `folder` as they end.
+def run_federation(run: Run, stage_one: StageOne | None = None) -> tuple[RunRecord, Arrays]:
+    """Run every stage that the run has not had yet; return the record and the last round's model.
 
     Args:
-        hosts: those who train.
-        config: everything the run depends on.
-        info: how the run is made, for the record.
-        folder: where its steps are written.
-        report: told of each step.
+        run: from `begin`, or from `resume.resumed`.
         stage_one: what a run with the same stage one left, to go on from instead of training it again.
 
     Raises:
         ClmmError: see the class for what to do.
     """
-    run = begin(hosts, config, info, folder, report)
-    embedding = Embedding()
     if stage_one is None:
-        quality, embedding = learn_encoders(run)
+        learn_encoders(run)
     else:
-        quality = stage_one.give_to(run)
-    guide_fusion(run, quality)
+        stage_one.give_to(run)
+    guide_fusion(run)
     train_stage(run, finetuning(run))
     train_stage(run, selftraining(run))
     run.note(absences(run.rounds))
     subjects = evaluate_subjects(run)
     record = RunRecord(
-        info=info,
+        info=run.info,
         split=run.split,
         rounds=tuple(run.rounds),
         subjects=subjects,
-        embedding=embedding,
-        quality=quality,
+        embedding=run.embedding,
+        quality=run.quality,
         card=model_card(run),
         notes=tuple(run.notes),
     )
@@ -77,17 +69,22 @@ def run_federation(
 def run_stage_one(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> StageOne:
     """Run stage one alone and return what it leaves."""
     run = begin(hosts, config, info, folder, report)
-    quality, _ = learn_encoders(run)
-    return StageOne.of(run, quality)
+    learn_encoders(run)
+    return StageOne.of(run)
 
 
-def learn_encoders(run: Run) -> tuple[Mapping[str, float], Embedding]:
-    """Run stage one: normalise, pretrain, measure quality; return the quality and the embeddings before and after."""
-    normalise(run)
-    before = embedded_windows(run)
+def learn_encoders(run: Run) -> None:
+    """Run stage one: normalise, pretrain, measure quality, and look at the embeddings before and after."""
+    if not run.is_resumed:
+        normalise(run)
+        run.embedding = Embedding(before=embedded_windows(run))
+        run.keep()
     train_stage(run, pretraining(run))
-    after = embedded_windows(run) if run.config.pretrain_stage.rounds else ()
-    return measure_quality(run), Embedding(before=before, after=after)
+    if not run.quality:
+        after = embedded_windows(run) if run.config.pretrain_stage.rounds else ()
+        run.embedding = replace(run.embedding, after=after)
+        run.quality = measure_quality(run)
+        run.keep()
 
 
 def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, report: Report) -> Run:
@@ -120,6 +117,7 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     model = sized(config.model, shapes, len(classes))
     run = Run(
         config=config,
+        info=info,
         directory=directory,
         folder=folder,
         report=report,
@@ -196,6 +194,7 @@ def pretraining(run: Run) -> TrainingStage:
     return TrainingStage(
         name="pretrain",
         config=run.config.pretrain_stage,
+        starts_after=0,
         devices=run.split.training,
         work=lambda device: settings.local.epochs * device.num_windows,
         learning_rate=settings.local.learning_rate,
@@ -224,10 +223,10 @@ def measure_quality(run: Run) -> dict[str, float]:
     return quality_weights(measured)
 
 
-def guide_fusion(run: Run, quality: Mapping[str, float]) -> None:
+def guide_fusion(run: Run) -> None:
     """Put the measured quality into the model, where it uses it."""
     if run.model.fusion == "quality-guided":
-        run.arrays[QUALITY] = np.array([quality[shape.name] for shape in run.model.modalities], np.float32)
+        run.arrays[QUALITY] = np.array([run.quality[shape.name] for shape in run.model.modalities], np.float32)
 
 
 def _asked(answers: Sequence[Answer]) -> dict[str, int]:
@@ -245,6 +244,7 @@ def finetuning(run: Run) -> TrainingStage:
     return TrainingStage(
         name="finetune",
         config=run.config.finetune_stage,
+        starts_after=run.config.pretrain_stage.rounds,
         devices=run.split.labelled,
         work=lambda device: settings.local.epochs * drawn_windows(device, run.config.labels),
         learning_rate=settings.local.learning_rate,
@@ -269,6 +269,7 @@ def selftraining(run: Run) -> TrainingStage:
         stage_two,
         name="selftrain",
         config=config,
+        starts_after=stage_two.starts_after + stage_two.config.rounds,
         devices=run.split.training,
         work=lambda device: run.config.finetune.local.epochs * device.num_windows,
         task_for=task_for,

@@ -3,19 +3,23 @@
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from clmm_core.errors import ConfigError
 from clmm_core.federated.source import client_source
 from clmm_core.report.lines import describe_round
 from clmm_core.report.records import RoundRecord, RunInfo, RunRecord
 from clmm_core.report.run_folder import RunFolder, read_rounds
 from server.apart import apart
-from server.federation import run_federation
+from server.checkpoint import FOLDER
+from server.federation import begin, run_federation
 from server.hosts import Hosts
+from server.resume import resumed
 from server.run_config import RunConfig, Value
 from server.stage_one import StageOne
 
@@ -32,35 +36,41 @@ def train_and_write(
     stage_one: StageOne | None = None,
     *,
     together_on: str = "",
+    keeps_checkpoints: bool = False,
 ) -> Path:
     """Run the federation, from `stage_one` on if given, and return its results folder.
 
     One that trains `together_on` a device with others says so, and holds neither the model nor the page, which takes longer to draw than
     a small run on a GPU to train.
 
-    A run that fails before its first round leaves nothing; one that fails later leaves `<name>.partial` with its rounds.
+    A run that fails before its first round leaves nothing; one that fails later leaves `<name>.partial` with its rounds and, if it
+    `keeps_checkpoints`, all that `resume` goes on from.
 
     Raises:
         ClmmError: see the class for what to do.
     """
-    folder, info = new_folder(config, values)
-    if together_on:
-        info = replace(info, machine=f"{info.machine}; trained together on {together_on}")
     rounds_total = config.pretrain_stage.rounds + config.finetune_stage.rounds + config.selftrain_stage.rounds
 
     def report(record: RoundRecord) -> None:
         say(describe_round(record, rounds_total))
 
+    folder, info = (old_folder if config.resume else new_folder)(config, values)
+    info = replace(info, machine=f"{info.machine}; trained together on {together_on}") if together_on else info
     try:
-        record, arrays = run_federation(hosts, config, info, folder, report, stage_one)
+        run = (resumed if config.resume else begin)(hosts, config, info, folder, report)
+        run.keeps_checkpoints = keeps_checkpoints
+        record, arrays = run_federation(run, stage_one)
     except BaseException:  # stopped, or a mistake of ours: the folder is in nobody's way either
-        if not any(record.server_round for record in read_rounds(folder.partial)):
+        if config.resume or any(record.server_round for record in read_rounds(folder.partial)):
+            folder.release()
+        else:
             folder.discard()
         raise
     folder.write_results(record)
     if not together_on:
         folder.write_model(arrays)
         folder.write_report(render(record))
+    shutil.rmtree(folder.partial / FOLDER, ignore_errors=True)
     return folder.finish()
 
 
@@ -76,11 +86,30 @@ def new_folder(config: RunConfig, values: Mapping[str, Value]) -> tuple[RunFolde
     Raises:
         ConfigError: there is a run of that name.
     """
+    info = _info(config, values)
+    return RunFolder.create(_results_dir(config), info.name), info
+
+
+def old_folder(config: RunConfig, values: Mapping[str, Value]) -> tuple[RunFolder, RunInfo]:
+    """Return the folder of a run that was killed, and how it is gone on with.
+
+    Raises:
+        ConfigError: there is no such run, or it is finished or still goes on.
+    """
+    if not config.run_name:
+        raise ConfigError("resume: expected the name of a run in run-name, found none: say which run is to go on")
+    return RunFolder.reopen(_results_dir(config), config.run_name), _info(config, values)
+
+
+def _info(config: RunConfig, values: Mapping[str, Value]) -> RunInfo:
     started = datetime.now(UTC)
     name = config.run_name or f"{started:%Y%m%d-%H%M%S}-{config.data.name}"
     started_at = started.isoformat(timespec="seconds")
-    info = RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
-    return RunFolder.create(Path(config.results_dir).expanduser().resolve(), name), info
+    return RunInfo(name=name, run_config=dict(values), versions=_versions(), machine=_machine(), started_at=started_at)
+
+
+def _results_dir(config: RunConfig) -> Path:
+    return Path(config.results_dir).expanduser().resolve()
 
 
 def _versions() -> dict[str, str]:

@@ -29,6 +29,8 @@ class TrainingStage:
 
     name: Literal["pretrain", "finetune", "selftrain"]
     config: StageConfig
+    starts_after: int
+    """The round before its first, counted over all stages."""
     devices: tuple[str, ...]
     """Those that may take part."""
     work: Callable[[DeviceProfile], int]
@@ -46,15 +48,18 @@ class TrainingStage:
 
 
 def train_stage(run: Run, stage: TrainingStage) -> None:
-    """Run every round of `stage`, replacing `run.arrays` after each.
+    """Run every round of `stage` that the run has not had yet, replacing `run.arrays` after each.
 
     Raises:
         ConfigError: no device can keep the deadline of the simulated fleet.
         RoundFailedError: too few hosts answered, or no answer can be used.
     """
     _require_somebody_in_time(run, stage)
-    optimizer = ServerOptimizer(stage.config.server)
-    for round_of_stage in range(1, stage.config.rounds + 1):
+    num_done = max(0, run.server_round - stage.starts_after)
+    if not num_done:
+        run.first, run.second = {}, {}
+    optimizer = ServerOptimizer(stage.config.server, run.first, run.second)
+    for round_of_stage in range(num_done + 1, stage.config.rounds + 1):
         since_s = time.monotonic()
         run.server_round += 1
         learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
@@ -63,6 +68,7 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
         if not turnout.present:
             run.ended(stage.name, since_s, server_round=run.server_round, num_hosts=0, num_devices=0, **turnout.figures(()))
+            run.keep()
             continue
         answers, left_out = run.directory.ask(
             f"train.{stage.name}", turnout.present, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
@@ -77,6 +83,7 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         left_out += not_in_them
         figures |= _figures(usable) | turnout.figures(each.device for update in usable for each in update.devices)
         run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
+        run.keep()
 
 
 def choose_devices(devices: tuple[str, ...], participation: float, seed: int, server_round: int) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """What the stages of one run share."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clmm_core.federated.arrays import Arrays
 from clmm_core.models.config import ModelConfig
-from clmm_core.report.records import RoundRecord, Split, Stage
+from clmm_core.report.records import Embedding, RoundRecord, RunInfo, Split, Stage
 from clmm_core.report.run_folder import RunFolder
+from server.checkpoint import FOLDER, Checkpoint, CheckpointRecord, write_checkpoint
 from server.directory import Directory
 from server.run_config import RunConfig
 
@@ -23,6 +24,7 @@ class Run:
     """The state that goes from stage to stage; `arrays` is the global model, replaced by each round."""
 
     config: RunConfig
+    info: RunInfo
     directory: Directory
     folder: RunFolder
     report: Report
@@ -36,8 +38,17 @@ class Run:
     started_s: float
     server_round: int = 0
     """The last round begun, from 1, going on across stages."""
+    first: Arrays = field(default_factory=dict)
+    """Moments of the server optimiser in the stage that goes on."""
+    second: Arrays = field(default_factory=dict)
+    embedding: Embedding = field(default_factory=Embedding)
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Empty until it is measured."""
     rounds: list[RoundRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    is_resumed: bool = False
+    """Whether it goes on from a checkpoint, which is past normalisation."""
+    keeps_checkpoints: bool = False
 
     def task_settings(self) -> dict[str, Any]:
         """Return what every task that uses the model says, but its devices."""
@@ -70,6 +81,29 @@ class Run:
         """Record a step that another run went through for this one; the time it took counts here too."""
         self.started_s -= record.round_s
         self._add(replace(record, elapsed_s=time.monotonic() - self.started_s))
+
+    def keep(self) -> None:
+        """Write a checkpoint of where the run is, if it keeps any; a full disk is no reason to lose what is still in memory."""
+        if not self.keeps_checkpoints:
+            return
+        record = CheckpointRecord(
+            info=self.info,
+            split=self.split,
+            model=self.model,
+            units=self.units,
+            window_s=self.window_s,
+            server_round=self.server_round,
+            rounds=tuple(self.rounds),
+            notes=tuple(self.notes),
+            embedding=self.embedding,
+            quality=self.quality,
+        )
+        try:
+            write_checkpoint(
+                self.folder.partial / FOLDER, Checkpoint(record=record, arrays=self.arrays, first=self.first, second=self.second)
+            )
+        except OSError as error:
+            self.note([f"no checkpoint of round {self.server_round}: {error}; killed now, the run would go on from an earlier one"])
 
     def _add(self, record: RoundRecord) -> None:
         self.rounds.append(record)

@@ -64,6 +64,8 @@ class RunConfig:
     seed: int
     results_dir: str
     run_name: str
+    resume: bool
+    """Whether to go on with the killed run of that name, from its newest checkpoint."""
     data: DataConfig
     split: SplitConfig
     labels: LabelDraw
@@ -130,6 +132,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         seed=seed,
         results_dir=keys.text("results-dir"),
         run_name=keys.text("run-name"),
+        resume=keys.boolean("resume"),
         data=_data(keys, seed),
         split=_split(keys, seed),
         labels=LabelDraw(per_class=keys.integer("labels.per-class", 0), unit=unit, seed=seed),

@@ -22,7 +22,7 @@ def main(grid: Grid, context: Context) -> None:
         hosts = FlowerHosts(
             grid, min_hosts=config.min_hosts, hosts_timeout_s=config.hosts_timeout_s, round_timeout_s=config.round_timeout_s
         )
-        path = train_and_write(hosts, config, context.run_config, lambda line: log(INFO, line))
+        path = train_and_write(hosts, config, context.run_config, lambda line: log(INFO, line), keeps_checkpoints=True)
         log(INFO, "report: %s", path / "report.html")
     except ClmmError as error:
         log(ERROR, "clmm: %s", " ".join(str(error).split()))

@@ -38,19 +38,19 @@ class StageOne:
     record: StageOneRecord
 
     @classmethod
-    def of(cls, run: Run, quality: Mapping[str, float]) -> "StageOne":
+    def of(cls, run: Run) -> "StageOne":
         """Return what stage one of `run` left."""
         arrays = {name: values for name, values in run.arrays.items() if is_stage_one(name)}
-        return cls(arrays=arrays, record=StageOneRecord(rounds=tuple(run.rounds), server_round=run.server_round, quality=quality))
+        return cls(arrays=arrays, record=StageOneRecord(rounds=tuple(run.rounds), server_round=run.server_round, quality=run.quality))
 
-    def give_to(self, run: Run) -> Mapping[str, float]:
-        """Put a new run where this one's stage one ended, as if it had trained it itself; return the quality."""
+    def give_to(self, run: Run) -> None:
+        """Put a new run where this one's stage one ended, as if it had trained it itself."""
         run.arrays = {**run.arrays, **self.arrays}
         run.server_round = self.record.server_round
         own = len(run.rounds)
         for record in self.record.rounds[own:]:
             run.repeat(record)
-        return self.record.quality
+        run.quality = self.record.quality
 
 
 def write_stage_one(path: Path, stage_one: StageOne) -> None:

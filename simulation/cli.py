@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from clmm_core.errors import ClmmError
+from clmm_core.errors import ClmmError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,14 +42,15 @@ WorkersPerGpu = Annotated[int | None, typer.Option(min=0, help="Workers that sha
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913  a parameter an option
     *,
     data: Annotated[str | None, typer.Option(help="Data set, as `clmm data list` names it: data.name.")] = None,
     path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
-    hosts: Annotated[int, typer.Option(min=1, help="Simulated hosts (SuperNodes).")] = 2,
+    hosts: Annotated[int | None, typer.Option(min=1, help="Simulated hosts (SuperNodes): 2, or of a resumed run its own.")] = None,
     workers_per_gpu: WorkersPerGpu = None,
     results: Results = Path("results"),
     name: Name = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="A killed run to go on with, by name or folder.")] = None,
     settings: Settings = None,
     project: Project = None,
 ) -> None:
@@ -57,10 +58,15 @@ def run(
     from simulation.overrides import find_app, parse_overrides  # noqa: PLC0415
 
     with _errors_told():
-        shorthands: dict[str, Value] = {"data.name": data} if data is not None else {}
-        shorthands |= {"data.path": str(path)} if path is not None else {}
-        place = _Place(find_app(project), results, name, hosts, "", workers_per_gpu or 0)
-        _start({**parse_overrides(settings or ()), **shorthands}, place)
+        overrides = parse_overrides(settings or ())
+        overrides |= {"data.name": data} if data is not None else {}
+        overrides |= {"data.path": str(path)} if path is not None else {}
+        if resume is not None and name is not None:
+            raise ConfigError("--name: a run that is gone on with has its name already: leave this option out")
+        begun = _begun(resume, results) if resume is not None else None
+        own_hosts, results, name = begun[1:] if begun else (2, results, name)
+        place = _Place(find_app(project), results, name, hosts or own_hosts, "", workers_per_gpu or 0, resume is not None)
+        _start({**(begun[0] if begun else {}), **overrides}, place)
 
 
 @app.command()
@@ -204,6 +210,31 @@ class _Place(NamedTuple):
     hosts: int
     ray_address: str
     workers_per_gpu: int
+    resume: bool = False
+
+
+def _begun(asked: Path, results: Path) -> "tuple[dict[str, Value], int, Path, str]":
+    """Return what a killed run was begun with: its run config, its hosts, its results and its name.
+
+    Args:
+        asked: its name, or its folder with or without `.partial`.
+        results: where a name is looked for.
+    """
+    from clmm_core.report.records import RunInfo  # noqa: PLC0415
+    from clmm_core.report.run_folder import INFO, PARTIAL_SUFFIX  # noqa: PLC0415
+    from clmm_core.report.run_json import read_json  # noqa: PLC0415
+
+    folder = results / asked if len(asked.parts) == 1 else asked
+    final = folder.with_name(folder.name.removesuffix(PARTIAL_SUFFIX))
+    info = final.with_name(f"{final.name}{PARTIAL_SUFFIX}") / INFO
+    if not info.is_file():
+        found = f"that run is finished: {_shown(final)}" if final.is_dir() else "found none"
+        raise ConfigError(f"--resume: expected the folder of a killed run, {_shown(info.parent)}, {found}")
+    config = dict(read_json(info, RunInfo).run_config)
+    hosts = config.pop("min-hosts")
+    for key in ("results-dir", "run-name", "resume"):
+        del config[key]
+    return config, int(hosts), final.parent, final.name
 
 
 def _start(overrides: "Mapping[str, Value]", place: _Place) -> None:
@@ -225,6 +256,7 @@ def _start(overrides: "Mapping[str, Value]", place: _Place) -> None:
         hosts=place.hosts,
         ray_address=place.ray_address,
         workers_per_gpu=place.workers_per_gpu,
+        resume=place.resume,
     )
     check_cluster(job.ray_address)
     home = new_home(place.app, job.name)
@@ -276,8 +308,12 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
 
 
 def _tell_what_is_left(job: "FlowerRun", home: Path) -> None:
+    from server.checkpoint import FOLDER  # noqa: PLC0415
+
     if job.partial.exists():
         typer.echo(f"Left: {_shown(job.partial)} (unfinished results)", err=True)
+    if (job.partial / FOLDER).exists():
+        typer.echo(f"To go on with it: clmm run --resume {_shown(job.partial)}", err=True)
     if home.exists():
         typer.echo(f"Left: {_shown(home)} (logs)", err=True)
 

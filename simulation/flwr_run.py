@@ -60,6 +60,8 @@ class FlowerRun:
     """HOST:PORT of a Ray cluster that this machine is a node of; empty starts one for the run, on this machine."""
     workers_per_gpu: int = 0
     """Workers that share a GPU; 0 keeps GPUs from them."""
+    resume: bool = False
+    """Whether to go on with the killed run of that name."""
 
     def __post_init__(self) -> None:
         if self.hosts < 1:
@@ -69,10 +71,10 @@ class FlowerRun:
         if self.ray_address and not _ADDRESS.fullmatch(self.ray_address):
             raise ConfigError(f"Ray address: expected HOST:PORT, as `ray start --head` says it, found {self.ray_address!r}")
         check_name(self.name)
-        for key, option in (("run-name", "--name"), ("results-dir", "--results")):
+        for key, option in (("run-name", "--name"), ("results-dir", "--results"), ("resume", "--resume")):
             if key in self.overrides:
                 raise ConfigError(f"run config: {key}: expected the option {option}, found a setting: use {option}")
-        if self.final.exists() or self.partial.exists():
+        if not self.resume and (self.final.exists() or self.partial.exists()):
             raise ConfigError(f"{self.final}: a run of that name exists, finished or not. Choose another name, or move the folder away")
 
     @property
@@ -88,7 +90,8 @@ class FlowerRun:
     @property
     def run_config(self) -> dict[str, Value]:
         """What is handed to `flwr run --run-config`."""
-        return {**self.overrides, "results-dir": str(self.results_dir.absolute()), "run-name": self.name}
+        own: dict[str, Value] = {"results-dir": str(self.results_dir.absolute()), "run-name": self.name}
+        return {**self.overrides, **own, **({"resume": True} if self.resume else {})}
 
     @property
     def federation_config(self) -> str:

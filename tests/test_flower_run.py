@@ -1,6 +1,8 @@
 """Our app over real Flower and Ray, by the official `flwr run`."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from client.devices import WINDOWS_FOLDER
 from clmm_core.federated.traffic import WORDS
 from clmm_core.report.metrics import num_windows_of
 from clmm_core.report.records import RoundRecord
-from clmm_core.report.run_folder import WEIGHTS, read_run
+from clmm_core.report.run_folder import WEIGHTS, read_rounds, read_run
 from server.results import train_and_write
 from server.run_config import Value, parse_run_config
 from simulation.flwr_run import FlowerRun, new_home, run_flower
@@ -42,8 +44,11 @@ def traffic_of(record: RoundRecord) -> list[tuple[str, dict[str, int], dict[str,
 def flower_run(tmp_path: Path) -> Callable[..., Path]:
     """Run this checkout on two simulated SuperNodes; return the results folder."""
 
-    def make(on_tick: Callable[[Path], None] = lambda home: None, **overrides: Value) -> Path:
-        run = FlowerRun(app=PROJECT, results_dir=tmp_path / "results", name="over-flower", overrides=OVERRIDES | overrides, hosts=2)
+    def make(
+        on_tick: Callable[[Path], None] = lambda home: None, name: str = "over-flower", *, resume: bool = False, **overrides: Value
+    ) -> Path:
+        settings = OVERRIDES | overrides
+        run = FlowerRun(app=PROJECT, results_dir=tmp_path / "results", name=name, overrides=settings, hosts=2, resume=resume)
         home = new_home(tmp_path, "home")
         return run_flower(run, home, on_tick=lambda: on_tick(home))
 
@@ -86,6 +91,36 @@ def test_flower_computes_what_hosts_in_one_process_compute(flower_run, run_confi
     assert there.notes == here.notes
     assert [traffic_of(each) for each in there.rounds] == [traffic_of(each) for each in here.rounds]
     assert {"clmm", "flwr", "ray", "torch"} <= set(there.info.versions)
+
+
+def kill_all_of(home: Path) -> None:
+    """As a power cut does: every process that was started for a run, Ray's included."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"FLWR_HOME={home}\0".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def test_killed_by_a_power_cut_it_goes_on_and_ends_in_the_same_model(flower_run, tmp_path: Path):
+    settings: dict[str, Value] = {"communication.update-bits": 32, "finetune.rounds": 4, "finetune.server-optimizer": "fedavgm"}
+    partial = tmp_path / "results" / "cut.partial"
+
+    def cut(home: Path) -> None:
+        if partial.exists() and max((each.server_round or 0 for each in read_rounds(partial)), default=0) >= 3:
+            kill_all_of(home)
+
+    with pytest.raises(FlowerRunError):
+        flower_run(cut, "cut", **settings)
+    num_done = max(each.server_round or 0 for each in read_rounds(partial))
+    resumed = flower_run(name="cut", resume=True, **settings)
+    whole = flower_run(name="whole", **settings)
+    found, expected = load_file(resumed / WEIGHTS), load_file(whole / WEIGHTS)
+    assert set(found) == set(expected)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    record = read_run(resumed)
+    assert [each.server_round for each in record.rounds] == [each.server_round for each in read_run(whole).rounds]
+    assert any(f"went on after round {done}" in note for note in record.notes for done in (num_done - 1, num_done, num_done + 1))
 
 
 def test_another_client_in_the_folder_that_flower_was_started_from_is_refused(flower_run, tmp_path: Path):

@@ -60,6 +60,15 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An update that the server's gate did not let in."""
+
+    devices: tuple[str, ...]
+    """Those it was of."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundRecord:
     """One step of a run: a round of training, or a stage without rounds (then `server_round` is None)."""
 
@@ -88,6 +97,10 @@ class RoundRecord:
     """Wall time since the run started, in seconds."""
     left_out: tuple[str, ...] = ()
     """What did not count in this step, and why."""
+    refused: tuple[Refusal, ...] = ()
+    """Updates that the gate refused in this round."""
+    quarantined: tuple[str, ...] = ()
+    """Devices left out of this round because too many of their updates were refused before."""
     traffic: tuple[Traffic, ...] = ()
     """What was sent and received in this step, by message; nothing where nobody counted."""
 

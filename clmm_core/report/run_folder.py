@@ -5,13 +5,15 @@ holds what: see `records`. Every file but rounds.jsonl appears in one piece (tem
 """
 
 import csv
+import fcntl
 import io
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -33,7 +35,7 @@ from clmm_core.report.run_json import (
     summary_of,
 )
 
-PARTIAL_SUFFIX = ".partial"
+PARTIAL_SUFFIX, LOCK = ".partial", ".lock"
 INFO, SPLIT, ROUNDS, SUBJECTS = "config.json", "split.json", "rounds.jsonl", "subjects.csv"
 COUNTS, EMBEDDING, SUMMARY, CARD = "counts.json", "embedding.json", "summary.json", "model.json"
 WEIGHTS, REPORT = "model.safetensors", "report.html"
@@ -65,6 +67,8 @@ class RunFolder:
 
     partial: Path
     final: Path
+    lock: int = field(default=-1, compare=False, repr=False)
+    """Descriptor of the file that this process holds while the run goes on; the system lets go of it also when the process is killed."""
 
     @classmethod
     def create(cls, results_dir: Path, name: str) -> Self:
@@ -81,9 +85,24 @@ class RunFolder:
             folder.partial.mkdir()
         except FileExistsError as error:
             raise ConfigError(
-                f"{folder.partial} exists: a run of that name goes on or was killed half-way. Choose another name, or remove the folder"
+                f"{folder.partial} exists: a run of that name goes on or was killed half-way. Choose another name, remove the folder, or "
+                f"go on with it: clmm run --resume {folder.partial}"
             ) from error
-        return folder
+        return replace(folder, lock=_held(folder.partial))
+
+    @classmethod
+    def reopen(cls, results_dir: Path, name: str) -> Self:
+        """Return the folder of a run that was killed, to go on with it.
+
+        Raises:
+            ConfigError: there is none, or its run is finished or still goes on.
+        """
+        check_name(name)
+        folder = cls(partial=results_dir / f"{name}{PARTIAL_SUFFIX}", final=results_dir / name)
+        if not folder.partial.is_dir():
+            found = f"that run is finished: {folder.final}" if folder.final.is_dir() else "found none"
+            raise ConfigError(f"{folder.partial}: expected the folder of a run that was killed, {found}")
+        return replace(folder, lock=_held(folder.partial))
 
     def write_info(self, info: RunInfo) -> None:
         """Write config.json."""
@@ -92,6 +111,10 @@ class RunFolder:
     def write_split(self, split: Split) -> None:
         """Write split.json."""
         self._write(SPLIT, readable_json(split, self.partial / SPLIT))
+
+    def write_rounds(self, records: Sequence[RoundRecord]) -> None:
+        """Write rounds.jsonl anew, of these steps alone."""
+        self._write(ROUNDS, "".join(one_line_json(record, self.partial / ROUNDS) + "\n" for record in records))
 
     def append_round(self, record: RoundRecord) -> None:
         """Add a line to rounds.jsonl, visible to readers at once.
@@ -118,7 +141,7 @@ class RunFolder:
         assert len({subject.subject for subject in run.subjects}) == len(run.subjects), "a subject is evaluated once"
         self.write_info(run.info)
         self.write_split(run.split)
-        self._write(ROUNDS, "".join(one_line_json(record, self.partial / ROUNDS) + "\n" for record in run.rounds))
+        self.write_rounds(run.rounds)
         self._write(SUBJECTS, _subjects_csv(run.subjects))
         self._write(COUNTS, readable_json(stored_counts(run.subjects), self.partial / COUNTS))
         self._write(EMBEDDING, readable_json(run.embedding, self.partial / EMBEDDING))
@@ -140,6 +163,7 @@ class RunFolder:
         if missing:
             raise DataError(f"{self.partial}: cannot finish a run without {', '.join(missing)}; write its results first")
         self._refuse_existing(self.final)
+        self.release()
         try:
             self.partial.rename(self.final)
         except OSError as error:
@@ -149,7 +173,15 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the partial folder with all it holds; a finished one stays."""
+        self.release()
         shutil.rmtree(self.partial, ignore_errors=True)
+
+    def release(self) -> None:
+        """Let go of the folder, which stays as it is: its run can be gone on with."""
+        if self.lock >= 0:
+            (self.partial / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # closed before, by a copy of this folder
+                os.close(self.lock)
 
     @staticmethod
     def _refuse_existing(final: Path) -> None:
@@ -158,6 +190,21 @@ class RunFolder:
 
     def _write(self, name: str, content: str | bytes) -> None:
         replace_file(self.partial / name, content)
+
+
+def _held(partial: Path) -> int:
+    """Return the descriptor of a run's lock.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    descriptor = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(f"{partial}: its run goes on in another process: wait for its end, or stop it") from error
+    return descriptor
 
 
 def replace_file(path: Path, content: str | bytes) -> None:

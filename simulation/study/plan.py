@@ -166,7 +166,7 @@ def _split_values(split: Split) -> dict[str, Value]:
 
 def _what_counts(values: Overrides) -> dict[str, Value]:
     """Return what decides the figures of a run: all but where files are, how long to wait, and how a stage without rounds goes on."""
-    elsewhere = {"results-dir", "run-name", "data.path", *(key for key in values if key.endswith("timeout-s"))}
+    elsewhere = {"results-dir", "run-name", "resume", "data.path", *(key for key in values if key.endswith("timeout-s"))}
     if values.get("selftrain.rounds") == 0:
         elsewhere |= {key for key in values if key.startswith("selftrain.")}
     return {key: value for key, value in values.items() if key not in elsewhere and ADDED.get(key) != value}

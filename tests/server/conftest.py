@@ -79,6 +79,7 @@ def train(tmp_path: Path, run_config, monkeypatch: pytest.MonkeyPatch) -> Train:
         hosts: InProcessHosts | None = None,
         report: bool = False,
         stage_one: StageOne | None = None,
+        keeps_checkpoints: bool = False,
     ) -> RunRecord:
         if not report:
             monkeypatch.setattr(results_module, "render", lambda record: f"<html>{record.info.name}</html>")
@@ -88,7 +89,10 @@ def train(tmp_path: Path, run_config, monkeypatch: pytest.MonkeyPatch) -> Train:
             small |= {"data.name": "folder", "data.path": str(recordings), "data.window-s": 0.64, "data.overlap": 0.0}
         values = run_config(small | (overrides or {}), small=True)
         hosts = hosts or InProcessHosts(2)
-        return read_run(results_module.train_and_write(hosts, parse_run_config(values), values, lambda line: None, stage_one))
+        config = parse_run_config(values)
+        return read_run(
+            results_module.train_and_write(hosts, config, values, lambda line: None, stage_one, keeps_checkpoints=keeps_checkpoints)
+        )
 
     return make
 

@@ -22,7 +22,7 @@ from clmm_core.training.array_names import is_stage_one
 from clmm_core.training.cohort import train_cohort
 from clmm_core.training.model_arrays import new_arrays
 from clmm_core.training.tasks import SelftrainTask
-from server.federation import run_federation
+from server.federation import begin, run_federation
 from server.hosts import Answer, Question
 from server.run_config import RunConfig, Value, parse_run_config
 from simulation import in_process
@@ -116,7 +116,7 @@ def run(run_config, tmp_path_factory: pytest.TempPathFactory) -> Run:
             config, hosts = parse_run_config(values), Hosts(num_hosts)
             info = RunInfo(name="test", run_config=values, versions={}, machine="", started_at="2026-01-01T00:00:00+00:00")
             folder = RunFolder.create(tmp_path_factory.mktemp("results"), "test")
-            record, arrays = run_federation(hosts, config, info, folder, lambda _: None)
+            record, arrays = run_federation(begin(hosts, config, info, folder, lambda _: None))
             assert all(np.isfinite(values).all() for values in arrays.values())
             assert {subject.subject for subject in record.subjects} == {f"device-{i:05d}" for i in range(config.data.num_devices)}
             done[key] = Outcome(config, record, arrays, hosts.answered)

@@ -86,7 +86,7 @@ def flower(monkeypatch: pytest.MonkeyPatch) -> list[flwr_run.FlowerRun]:
     def run_flower(job: flwr_run.FlowerRun, home: Path, *, on_tick) -> Path:
         asked.append(job)
         on_tick()
-        return finish(RunFolder.create(job.results_dir, job.name))
+        return finish((RunFolder.reopen if job.resume else RunFolder.create)(job.results_dir, job.name))
 
     monkeypatch.setattr(flwr_run, "run_flower", run_flower)
     return asked
@@ -208,7 +208,7 @@ def test_a_run_that_does_not_finish_says_what_is_left(
     invoke, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
 ):
     def fail(job: flwr_run.FlowerRun, home: Path, *, on_tick) -> Path:
-        job.partial.mkdir(parents=True)
+        (job.partial / "checkpoints").mkdir(parents=True)
         raise error
 
     monkeypatch.setattr(flwr_run, "run_flower", fail)
@@ -216,8 +216,48 @@ def test_a_run_that_does_not_finish_says_what_is_left(
     assert result.exit_code == code
     assert message in result.stderr
     assert "Left: results/one.partial (unfinished results)" in result.stderr
+    assert "To go on with it: clmm run --resume results/one.partial" in result.stderr
     assert "Left: app/.flwr-home/one (logs)" in result.stderr
     assert "Traceback" not in result.output
+
+
+def begun(results: Path, name: str = "one") -> RunFolder:
+    """Leave the folder of a run that was killed."""
+    folder = RunFolder.create(results, name)
+    config = {"seed": 7, "data.name": "spar", "data.path": "", "min-hosts": 3, "results-dir": "x", "run-name": name, "resume": False}
+    folder.write_info(RunInfo(name=name, run_config=config, versions={}, machine="x", started_at=""))
+    folder.release()
+    return folder
+
+
+@pytest.mark.parametrize("asked", ["one", "results/one", "results/one.partial"])
+def test_a_killed_run_goes_on_as_it_was_begun(invoke, flower, tmp_path: Path, asked: str):
+    begun(tmp_path / "results")
+    result = invoke("run", "--app", "app", "--resume", asked)
+    assert result.exit_code == 0, result.output
+    (job,) = flower
+    assert (job.name, job.hosts, job.resume, job.results_dir.name) == ("one", 3, True, "results")
+    assert job.overrides == {"seed": 7, "data.name": "spar", "data.path": ""}
+    assert job.run_config["resume"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--resume", "none"), "--resume: expected the folder of a killed run, results/none.partial, found none\n"),
+        (("--resume", "one", "--name", "other"), "--name: a run that is gone on with has its name already: leave this option out\n"),
+    ],
+)
+def test_what_cannot_go_on_is_said(invoke, flower, tmp_path: Path, arguments: tuple[str, ...], message: str):
+    begun(tmp_path / "results")
+    result = invoke("run", "--app", "app", *arguments)
+    assert (result.exit_code, result.stderr, flower) == (1, message, [])
+
+
+def test_a_finished_run_cannot_go_on(invoke, flower, tmp_path: Path):
+    finish(RunFolder.create(tmp_path / "results", "one"))
+    result = invoke("run", "--app", "app", "--resume", "one")
+    assert "that run is finished: results/one" in result.stderr
 
 
 def test_report_writes_the_page_again(invoke, tmp_path: Path):

@@ -23,7 +23,7 @@ from clmm_core.training.drawn_dropout import draws_for
 from clmm_core.training.model_arrays import arrays_of, new_arrays
 from clmm_core.training.quality import hopkins
 from clmm_core.training.tasks import PretrainTask
-from server.federation import run_federation
+from server.federation import begin, run_federation
 from server.run_config import RunConfig, Value, parse_run_config
 from simulation.in_process import InProcessHosts
 
@@ -86,7 +86,7 @@ def run(run_config: Callable[..., dict[str, Value]], tmp_path: Path) -> Run:
         config = parse_run_config(values)
         info = RunInfo(name="test", run_config=values, versions={}, machine="", started_at="2026-01-01T00:00:00+00:00")
         folder = RunFolder.create(tmp_path / f"{len(list(tmp_path.iterdir()))}", "test")
-        return Outcome(config, *run_federation(InProcessHosts(num_hosts), config, info, folder, lambda _: None))
+        return Outcome(config, *run_federation(begin(InProcessHosts(num_hosts), config, info, folder, lambda _: None)))
 
     return make
 

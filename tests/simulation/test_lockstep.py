@@ -16,7 +16,7 @@ from clmm_core.report.run_folder import RunFolder
 from clmm_core.training import together
 from clmm_core.training.profile import profile_host
 from clmm_core.training.tasks import ProfileTask
-from server.federation import run_federation
+from server.federation import begin, run_federation
 from server.hosts import Hosts, Question
 from server.run_config import Value, parse_run_config
 from simulation import lockstep as module
@@ -232,7 +232,7 @@ def outcomes(run_config: Callable[..., dict[str, Value]], tmp_path: Path) -> Cal
         values = run_config(TINY | overrides, small=True)
         info = RunInfo(name="test", run_config=values, versions={}, machine="", started_at="2026-01-01T00:00:00+00:00")
         folder = RunFolder.create(tmp_path / f"{len(list(tmp_path.iterdir()))}", "test")
-        record, arrays = run_federation(hosts, parse_run_config(values), info, folder, lambda _: None)
+        record, arrays = run_federation(begin(hosts, parse_run_config(values), info, folder, lambda _: None))
         rounds = tuple(replace(each, round_s=0.0, elapsed_s=0.0) for each in record.rounds)
         done[i] = (replace(record, rounds=rounds), arrays)
 
