@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,10 @@ import pytest
 from clmm_core.errors import DataError
 from deploy.federation_folder import FederationFolder, renew
 from deploy.superlink import NetworkGate, arguments, start_superlink
+from simulation import local_superlink
+
+PROJECT = Path(__file__).parents[2]
+PACKAGES = ("clmm_core", "client", "server", "deploy", "simulation")
 
 PASSED = {"type": "http.response.start", "status": 200}
 
@@ -85,3 +90,11 @@ def test_it_does_not_start_with_an_expired_certificate(federation: FederationFol
     renew(federation, federation.read(), now - timedelta(days=500))
     with pytest.raises(DataError, match=r"server\.crt: ended at .*clmm provision renew"):
         start_superlink(federation.server)
+
+
+def test_only_a_simulation_goes_without_tls_and_it_listens_on_loopback():
+    insecure = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py") if '"--insecure"' in path.read_text()]
+    assert insecure == [PROJECT / "simulation" / "local_superlink.py"]
+    assert local_superlink.HOST == "127.0.0.1"
+    for _, words in local_superlink._commands(1234):
+        assert words[words.index("--host") + 1] == local_superlink.HOST if "--host" in words else f"{local_superlink.HOST}:1234" in words
