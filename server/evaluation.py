@@ -11,6 +11,8 @@ from clmm_core.report.records import EvaluationCounts, Group, Split, SubjectReco
 from clmm_core.training.tasks import EvaluateTask
 from server.run import Run
 
+MOST_AT_ONCE = 2000
+"""Devices evaluated by one question a host: the server holds their answers, 3 kB each, all at a time."""
 SMOOTHED = (
     "evaluate.smooth-s: a window counts as what its probabilities say, averaged with those of the windows that start up to {reach_s:g} s "
     "earlier or later; the model alone does not do that"
@@ -79,10 +81,18 @@ def _evaluate(run: Run, devices: Sequence[str], personalise: tuple[str, ...]) ->
             smooth_s=config.smooth_s,
         )
 
-    answers, left_out = run.directory.ask("evaluate.subjects", devices, task_for, run.arrays, HostEvaluation)
-    left_out += by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
-    evaluations = sorted((each for answer in answers for each in answer.reply.devices), key=lambda each: each.device)
-    return [_record(each, run.split) for each in evaluations], left_out
+    records: list[SubjectRecord] = []
+    left_out: list[str] = []
+    reasons: list[tuple[str, str]] = []
+    for first in range(0, len(devices), MOST_AT_ONCE):
+        answers, absent = run.directory.ask(
+            "evaluate.subjects", devices[first : first + MOST_AT_ONCE], task_for, run.arrays, HostEvaluation
+        )
+        records += [_record(each, run.split) for answer in answers for each in answer.reply.devices]
+        reasons += [(each.device, each.reason) for answer in answers for each in answer.reply.left_out]
+        left_out += absent
+    left_out = [*dict.fromkeys(left_out), *by_reason(reasons)]
+    return sorted(records, key=lambda record: record.subject), left_out
 
 
 def _record(evaluation: DeviceEvaluation, split: Split) -> SubjectRecord:

@@ -17,7 +17,7 @@ from clmm_core.report.records import Embedding, RunInfo, RunRecord, Split
 from clmm_core.report.run_folder import RunFolder
 from clmm_core.training.array_names import QUALITY, is_stage_one, is_stage_two
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask, learns
-from server.apart import apart
+from server.apart import Apart
 from server.availability import absences, drawn_windows
 from server.directory import Directory
 from server.embedding import embedded_windows
@@ -96,6 +96,7 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     """
     started_s = time.monotonic()
     directory = Directory(hosts, config.data, config.min_reply_share)
+    new_arrays = Apart("torch", "clmm_core.training.model_arrays:new_arrays")  # which loads PyTorch while hosts say what they have
     directory.refresh()
     if directory.unanswered:  # asked once more, because devices that are not here now are in no split and so in no round
         directory.refresh()
@@ -123,7 +124,7 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
         report=report,
         split=split,
         model=model,
-        arrays=apart("torch", "clmm_core.training.model_arrays:new_arrays", model, config.seed),
+        arrays=new_arrays(model, config.seed),
         units={name: each.unit for name, each in owned.items()},
         window_s=next(profile.window_s for profile in directory.profiles.values() if profile.devices),
         started_s=started_s,

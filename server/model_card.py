@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from clmm_core.report.lines import labels_in_words
 from clmm_core.report.records import ModelCard
-from server.apart import apart
+from server.apart import Apart
 from server.run import Run
 
 
@@ -32,7 +32,7 @@ def model_card(run: Run) -> ModelCard:
         std={name: tuple(run.arrays[f"modalities.{name}.std"].tolist()) for name in modalities},
         architecture={"preset": run.config.model.preset, **sizes, "conv_channels": "-".join(map(str, run.model.conv_channels))},
         num_parameters=sum(values.size for values in run.arrays.values()),
-        flops_a_window=apart("torch", "clmm_core.models.cost:flops_a_window", run.model),
+        flops_a_window=Apart("torch", "clmm_core.models.cost:flops_a_window")(run.model),
         trained_on=(
             f"{run.config.data.name}: {len(run.split.training)} training devices, of which {len(run.split.labelled)} gave {labels}; "
             f"{run.server_round} rounds"

@@ -13,9 +13,9 @@ from pathlib import Path
 from clmm_core.errors import ConfigError
 from clmm_core.federated.source import client_source
 from clmm_core.report.lines import describe_round
-from clmm_core.report.records import RoundRecord, RunInfo, RunRecord
+from clmm_core.report.records import RoundRecord, RunInfo
 from clmm_core.report.run_folder import RunFolder, read_rounds
-from server.apart import apart
+from server.apart import Apart
 from server.checkpoint import FOLDER
 from server.federation import begin, run_federation
 from server.hosts import Hosts
@@ -69,15 +69,14 @@ def train_and_write(
     folder.write_results(record)
     if not together_on:
         folder.write_model(arrays)
-        folder.write_report(render(record))
+        draw_report(folder)
     shutil.rmtree(folder.partial / FOLDER, ignore_errors=True)
     return folder.finish()
 
 
-def render(record: RunRecord) -> str:
-    """Return the page of a run."""
-    page: str = apart("matplotlib", "clmm_core.report.page:render", record)
-    return page
+def draw_report(folder: RunFolder) -> None:
+    """Write the page of a run whose results stand in its folder."""
+    Apart("matplotlib", "clmm_core.report.page:render_into")(folder.partial)
 
 
 def new_folder(config: RunConfig, values: Mapping[str, Value]) -> tuple[RunFolder, RunInfo]:

@@ -131,8 +131,8 @@ def flower_environment(home: Path, ray_folder: Path, ray_address: str = OWN_CLUS
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         # Else every run installs the app's dependencies anew.
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        # Seconds; default 1.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        # Seconds; default 1. SuperExec asks on while the run goes on: at 0.05 that took a tenth of a core, SuperLink's answers included.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Said even if it is our own: never join another user's cluster on this machine. `flwr run` has no option for it.
         "RAY_ADDRESS": ray_address,

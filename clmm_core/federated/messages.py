@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from clmm_core.federated.channel_sums import ChannelSums
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModalityProfile:
     """What a device has of one modality."""
 
@@ -21,7 +21,7 @@ class ModalityProfile:
     unit: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceProfile:
     """What a device has: counts only."""
 
@@ -34,7 +34,7 @@ class DeviceProfile:
     """By activity, in how many labelled intervals those are."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
     """A device or a part of its data that did not count, and why."""
 
@@ -65,7 +65,7 @@ class HostSums:
     sums: Mapping[str, ChannelSums]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceTraining:
     """How training went on one device."""
 
@@ -97,7 +97,7 @@ class HostQuality:
     num_windows: Mapping[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
     """Evaluation counts on the wire; `report.records.EvaluationCounts` is the same as arrays."""
 
@@ -105,7 +105,7 @@ class Counts:
     calibration: tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceEvaluation:
     """How the model recognises one device's subject."""
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -27,6 +28,7 @@ from clmm_core.report.lines import (
 )
 from clmm_core.report.metrics import GroupSummary, accuracy, num_windows_of, summarise, worst_first
 from clmm_core.report.records import GROUPS, ModelCard, RoundRecord, RunRecord, Split, SubjectRecord
+from clmm_core.report.run_folder import REPORT, read_results, replace_file
 from clmm_core.report.template import PAGE, STYLE
 
 MAX_LEFT_OUT = 40
@@ -80,6 +82,11 @@ def render(run: RunRecord) -> str:
             *(_term(word, text) | {"dot": False} for word, text in WORDS.items()),
         ],
     )
+
+
+def render_into(path: Path) -> None:
+    """Write the page of a run into its folder, where its results stand already."""
+    replace_file(path / REPORT, render(read_results(path)))
 
 
 def _term(name: str, text: str) -> dict[str, str | bool]:

@@ -105,7 +105,7 @@ class RoundRecord:
     """What was sent and received in this step, by message; nothing where nobody counted."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationCounts:
     """Sums from which accuracy, macro-F1, calibration and the confusion matrix follow; adding them pools subjects."""
 
@@ -125,7 +125,7 @@ class EvaluationCounts:
     __hash__ = None  # type: ignore[assignment]  # arrays have no hash
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SubjectRecord:
     """How well the last round's model recognises one subject."""
 

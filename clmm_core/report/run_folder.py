@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,10 +28,10 @@ from clmm_core.report.run_json import (
     StoredCounts,
     StoredSubject,
     Summary,
+    counts_json,
     one_line_json,
     read_json,
     readable_json,
-    stored_counts,
     summary_of,
 )
 
@@ -143,14 +143,10 @@ class RunFolder:
         self.write_split(run.split)
         self.write_rounds(run.rounds)
         self._write(SUBJECTS, _subjects_csv(run.subjects))
-        self._write(COUNTS, readable_json(stored_counts(run.subjects), self.partial / COUNTS))
+        self._write(COUNTS, counts_json(run.subjects, self.partial / COUNTS))
         self._write(EMBEDDING, readable_json(run.embedding, self.partial / EMBEDDING))
         self._write(SUMMARY, readable_json(summary_of(run), self.partial / SUMMARY))
         self._write(CARD, readable_json(run.card, self.partial / CARD))
-
-    def write_report(self, html: str) -> None:
-        """Write report.html, which `page.render` makes of the record."""
-        self._write(REPORT, html)
 
     def finish(self) -> Path:
         """Give the folder its final name and return it.
@@ -188,7 +184,7 @@ class RunFolder:
         if final.exists():
             raise ConfigError(f"{final} exists: a run of that name is finished. Choose another name, or move the folder away")
 
-    def _write(self, name: str, content: str | bytes) -> None:
+    def _write(self, name: str, content: str | bytes | Iterable[str]) -> None:
         replace_file(self.partial / name, content)
 
 
@@ -207,13 +203,14 @@ def _held(partial: Path) -> int:
     return descriptor
 
 
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file in one piece: readers see the old or the new content, also after a power cut."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
+def replace_file(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Write a file in one piece: readers see the old or the new content, also after a power cut. Texts are written one after the other."""
+    parts = [content] if isinstance(content, str | bytes) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part.encode("utf-8") if isinstance(part, str) else part)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp gives 0600; others may read results
@@ -235,6 +232,11 @@ def read_run(path: Path) -> RunRecord:
     missing = [name for name in RECORD_FILES if not (path / name).is_file()]
     if missing:
         raise DataError(f"{path}: expected the results of a run, found no {', '.join(missing)}; was the folder copied whole?")
+    return read_results(path)
+
+
+def read_results(path: Path) -> RunRecord:
+    """Return the record that `RunFolder.write_results` wrote, in a folder finished or not."""
     info, split = read_json(path / INFO, RunInfo), read_json(path / SPLIT, Split)
     summary = read_json(path / SUMMARY, Summary)
     return RunRecord(

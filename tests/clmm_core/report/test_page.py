@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from clmm_core.report.lines import GROUP_MEANINGS, headline
-from clmm_core.report.page import render
+from clmm_core.report.page import render, render_into
 from clmm_core.report.records import Embedding, RunRecord
+from clmm_core.report.run_folder import RunFolder
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 ACTIVITIES = tuple(
@@ -62,6 +63,14 @@ def test_the_page_is_well_formed_and_answers_first(make_run):
     text = " ".join(page.text.replace("\u00a0", " ").split())
     assert text.index(headline(run)) < text.index("Each person") < text.index("What is mistaken") < text.index("What was left out")
     assert text.index("What was left out") < text.index("How it was trained") < text.index("Words")
+
+
+def test_the_page_of_a_run_that_is_not_finished_yet_is_drawn_from_its_folder(make_run, tmp_path: Path):
+    run = make_run()
+    folder = RunFolder.create(tmp_path, "run")
+    folder.write_results(run)
+    render_into(folder.partial)
+    assert (folder.partial / "report.html").read_text() == render(run)
 
 
 def test_every_subject_is_in_the_table_the_worst_unseen_one_first(make_run):

@@ -36,7 +36,8 @@ from clmm_core.report.records import (
     Split,
     SubjectRecord,
 )
-from clmm_core.report.run_folder import RECORD_FILES, SUBJECT_COLUMNS, RunFolder, read_rounds, read_run
+from clmm_core.report.run_folder import RECORD_FILES, REPORT, SUBJECT_COLUMNS, RunFolder, read_rounds, read_run, replace_file
+from clmm_core.report.run_json import StoredCounts, readable_json, stored_counts
 
 TEXTS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
 MODALITIES = st.text(string.ascii_lowercase + "_", min_size=1, max_size=8)
@@ -154,7 +155,7 @@ def test_a_run_from_start_to_end(folder: RunFolder, make_run):
     weights = {"encoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "scale": np.float32(2)}
     folder.write_model(weights)
     folder.write_results(run)
-    folder.write_report("<!DOCTYPE html>")
+    replace_file(folder.partial / REPORT, "<!DOCTYPE html>")
     path = folder.finish()
     assert path == folder.final
     assert not folder.partial.exists()
@@ -164,6 +165,15 @@ def test_a_run_from_start_to_end(folder: RunFolder, make_run):
     stored = load_file(path / "model.safetensors")
     np.testing.assert_array_equal(stored["encoder.weight"], weights["encoder.weight"])
     assert stored["scale"] == 2
+
+
+@pytest.mark.parametrize("subjects", [0, 1, 4])
+def test_counts_written_a_subject_at_a_time_are_those_written_at_once(folder: RunFolder, make_run, subjects: int):
+    run = make_run()
+    run = replace(run, subjects=run.subjects[:subjects])
+    folder.write_results(run)
+    path = folder.partial / "counts.json"
+    assert path.read_text() == readable_json(StoredCounts(subjects=tuple(map(stored_counts, run.subjects))), path)
 
 
 def test_the_table_has_the_worst_subject_first_and_empty_cells_where_not_applicable(folder: RunFolder, make_run):
