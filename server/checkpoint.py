@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,9 @@ class CheckpointRecord:
     embedding: Embedding
     quality: Mapping[str, float]
     """Empty until it is measured."""
-    strikes: Mapping[str, int] = field(default_factory=dict)
-    quarantined_until: Mapping[str, int] = field(default_factory=dict)
+    strikes: Mapping[str, int]
+    quarantined_until: Mapping[str, int]
+    """See `gate.Quarantine`."""
 
 
 @dataclass(frozen=True, kw_only=True)

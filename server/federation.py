@@ -198,6 +198,7 @@ def pretraining(run: Run) -> TrainingStage:
         starts_after=0,
         devices=run.split.training,
         work=lambda device: settings.local.epochs * device.num_windows,
+        most_windows=lambda device: device.num_windows,
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=is_stage_one,
@@ -248,6 +249,7 @@ def finetuning(run: Run) -> TrainingStage:
         starts_after=run.config.pretrain_stage.rounds,
         devices=run.split.labelled,
         work=lambda device: settings.local.epochs * drawn_windows(device, run.config.labels),
+        most_windows=lambda device: sum(device.labelled_windows.values()),
         learning_rate=settings.local.learning_rate,
         task_for=task_for,
         travels=lambda name: is_stage_two(name, run.model),
@@ -273,5 +275,6 @@ def selftraining(run: Run) -> TrainingStage:
         starts_after=stage_two.starts_after + stage_two.config.rounds,
         devices=run.split.training,
         work=lambda device: run.config.finetune.local.epochs * device.num_windows,
+        most_windows=lambda device: device.num_windows,
         task_for=task_for,
     )

@@ -58,6 +58,7 @@ def resumed(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, r
         notes=list(record.notes),
         is_resumed=True,
     )
+    run.quarantine.strikes, run.quarantine.until = dict(record.strikes), dict(record.quarantined_until)
     directory.take_traffic()
     run.note([f"the server was stopped and went on after round {record.server_round} from its checkpoint", *wrong, *directory.left_out()])
     return run

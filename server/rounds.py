@@ -7,20 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from clmm_core.errors import ConfigError, RoundFailedError
-from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.individual import apart
-from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostUpdate
-from clmm_core.federated.quantise import unpack
+from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.federated.messages import DeviceProfile, HostUpdate
 from clmm_core.federated.server_optimizer import ServerOptimizer
-from clmm_core.federated.weighted_sum import WeightedSum, Weights
-from clmm_core.report.lines import by_reason, listed
+from clmm_core.federated.source import client_source
+from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.report.lines import by_reason
 from clmm_core.seeds import derive_seed
-from server.hosts import Answer
+from server.gate import Expected, Update, admitted, told
 from server.run import Run
-from server.run_config import RunConfig, StageConfig
+from server.run_config import StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +32,8 @@ class TrainingStage:
     """Those that may take part."""
     work: Callable[[DeviceProfile], int]
     """Windows a device trains on in a round, each as often as it is trained on."""
+    most_windows: Callable[[DeviceProfile], int]
+    """Different windows it can train on in a round, at most."""
     learning_rate: float
     """A device's, before decay."""
     task_for: Callable[[tuple[str, ...], float], Any]
@@ -63,7 +62,8 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         since_s = time.monotonic()
         run.server_round += 1
         learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
-        cohort = choose_devices(stage.devices, stage.config.participation, run.config.seed, run.server_round)
+        held = tuple(device for device in stage.devices if run.quarantine.holds(device, run.server_round))
+        cohort = choose_devices(_without(stage, held), stage.config.participation, run.config.seed, run.server_round)
         turnout = run.config.availability.turnout(_work(run, stage, cohort), run.server_round)
         outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
         if not turnout.present:
@@ -73,15 +73,16 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         answers, left_out = run.directory.ask(
             f"train.{stage.name}", turnout.present, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
         )
-        learning = {name: values for name, values in outgoing.items() if stage.learns(name)}
-        usable, refused = _usable(answers, run.config, learning)
-        left_out += refused
+        usable, refused = admitted(answers, _expected(run, stage, outgoing), run.config.gate)
+        left_out += by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
+        left_out += told(refused, run.quarantine.strike(refused, run.server_round), run.server_round, run.config.gate)
         if not usable:
             raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
         run.arrays = optimizer.apply(run.arrays, _mean_of(usable))
         figures, not_in_them = stage.after_round()
         left_out += not_in_them
-        figures |= _figures(usable) | turnout.figures(each.device for update in usable for each in update.devices)
+        figures |= _figures(usable) | turnout.figures(name for update in usable for name in update.names)
+        figures |= {"refused": tuple(refused), "quarantined": held}
         run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
         run.keep()
 
@@ -90,6 +91,39 @@ def choose_devices(devices: tuple[str, ...], participation: float, seed: int, se
     """Return this round's cohort, ascending: a function of seed and round only, at least one device."""
     count = max(1, round(min(participation, 1.0) * len(devices)))
     return tuple(sorted(random.Random(derive_seed(seed, "cohort", server_round)).sample(sorted(devices), count)))
+
+
+def _without(stage: TrainingStage, held: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the stage's devices but those in quarantine.
+
+    Raises:
+        RoundFailedError: all of them are.
+    """
+    if len(held) == len(stage.devices):
+        raise RoundFailedError(f"{stage.name}: every device is in quarantine: see which of their updates were refused, and why")
+    return tuple(device for device in stage.devices if device not in set(held))
+
+
+def _expected(run: Run, stage: TrainingStage, outgoing: Arrays) -> Expected:
+    """Return what this round's replies are held against."""
+    devices, zero_fill = run.directory.devices, run.config.data.zero_fill
+
+    def most_windows(device: str, part: str) -> int:
+        if device not in devices:  # its host left meanwhile
+            return 0
+        profile = devices[device]
+        if part == FUSION or zero_fill:
+            return stage.most_windows(profile)
+        return min(stage.most_windows(profile), profile.modalities[part].num_windows) if part in profile.modalities else 0
+
+    return Expected(
+        server_round=run.server_round,
+        source=client_source(),
+        learning={name: values for name, values in outgoing.items() if stage.learns(name)},
+        most_windows=most_windows,
+        update_bits=run.config.update_bits,
+        is_folded=run.config.host_aggregation,
+    )
 
 
 def _require_somebody_in_time(run: Run, stage: TrainingStage) -> None:
@@ -119,63 +153,14 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
     return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Update:
-    """What one host's devices, or one device, would change in the model."""
-
-    host: int
-    """Which of the answers it is from."""
-    arrays: Arrays
-    weights: Weights
-    devices: tuple[DeviceTraining, ...]
-
-
-def _usable(answers: list[Answer], config: RunConfig, learning: Arrays) -> tuple[list[_Update], list[str]]:
-    """Return the updates that count, and why devices of the others (and devices left out by their host) do not."""
-    usable: list[_Update] = []
-    refused = by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
-    for host, answer in enumerate(answers):
-        if not answer.reply.devices:
-            continue
-        try:
-            updates = _updates_of(host, answer, config, learning)
-        except ValueError as error:
-            refused.append(f"{_sender(answer.reply.devices)} sent an update that cannot be read; it was refused: {error}")
-            continue
-        for update in updates:
-            if all(bool(np.isfinite(values).all()) for values in update.arrays.values()):
-                usable.append(update)
-            else:
-                refused.append(f"{_sender(update.devices)} sent an update with NaN or infinity; it was refused")
-    return usable, refused
-
-
-def _updates_of(host: int, answer: Answer, config: RunConfig, learning: Arrays) -> list[_Update]:
-    """Return the mean update of a host, unpacked, or that of each of its devices.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    devices = answer.reply.devices
-    if config.host_aggregation:
-        arrays = answer.arrays if config.update_bits == 32 else unpack(answer.arrays, config.update_bits, learning)
-        return [_Update(host=host, arrays=arrays, weights=answer.reply.weights, devices=devices)]
-    each = zip(devices, apart(answer.arrays, len(devices)), strict=True)
-    return [_Update(host=host, arrays=arrays, weights=device.weights, devices=(device,)) for device, arrays in each]
-
-
-def _sender(devices: Sequence[DeviceTraining]) -> str:
-    return f"the host of device(s) {listed([device.device for device in devices])}"
-
-
-def _mean_of(updates: Sequence[_Update]) -> Arrays:
+def _mean_of(updates: Sequence[Update]) -> Arrays:
     total = WeightedSum()
     for update in updates:
         total.add(update.arrays, update.weights)
     return total.mean()
 
 
-def _figures(updates: Sequence[_Update]) -> dict[str, float]:
+def _figures(updates: Sequence[Update]) -> dict[str, float]:
     trained = [device for update in updates for device in update.devices]
     num_windows = sum(device.num_windows for device in trained)
     loss = sum(device.loss * device.num_windows for device in trained) / num_windows

@@ -11,6 +11,7 @@ from clmm_core.report.records import Embedding, RoundRecord, RunInfo, Split, Sta
 from clmm_core.report.run_folder import RunFolder
 from server.checkpoint import FOLDER, Checkpoint, CheckpointRecord, write_checkpoint
 from server.directory import Directory
+from server.gate import Quarantine
 from server.run_config import RunConfig
 
 MAX_LEFT_OUT = 40
@@ -41,6 +42,7 @@ class Run:
     first: Arrays = field(default_factory=dict)
     """Moments of the server optimiser in the stage that goes on."""
     second: Arrays = field(default_factory=dict)
+    quarantine: Quarantine = field(init=False)
     embedding: Embedding = field(default_factory=Embedding)
     quality: Mapping[str, float] = field(default_factory=dict)
     """Empty until it is measured."""
@@ -49,6 +51,9 @@ class Run:
     is_resumed: bool = False
     """Whether it goes on from a checkpoint, which is past normalisation."""
     keeps_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        self.quarantine = Quarantine(self.config.gate)
 
     def task_settings(self) -> dict[str, Any]:
         """Return what every task that uses the model says, but its devices."""
@@ -97,6 +102,8 @@ class Run:
             notes=tuple(self.notes),
             embedding=self.embedding,
             quality=self.quality,
+            strikes=self.quarantine.strikes,
+            quarantined_until=self.quarantine.until,
         )
         try:
             write_checkpoint(

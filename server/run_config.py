@@ -22,6 +22,7 @@ from clmm_core.training.settings import (
     PretrainConfig,
 )
 from server.availability import Availability
+from server.gate import GateConfig
 
 Value = bool | int | float | str
 
@@ -92,6 +93,7 @@ class RunConfig:
     """Windows of each device shown, as points in a plane, in the report's picture; 0 leaves it out."""
     validate_every: int
     """Rounds after stage one from one look at the validation subjects to the next, the last always; 0 leaves it to the final evaluation."""
+    gate: GateConfig
     availability: Availability
     """Of a simulated fleet."""
     round_timeout_s: float
@@ -161,6 +163,12 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         smooth_s=keys.number("evaluate.smooth-s", 0),
         points_per_device=keys.integer("report.points-per-device", 0),
         validate_every=keys.integer("report.validate-every", 0),
+        gate=GateConfig(
+            norm_factor=keys.number("gate.norm-factor"),
+            clip=keys.number("gate.clip"),
+            strikes=keys.integer("gate.strikes", 1),
+            quarantine_rounds=keys.integer("gate.quarantine-rounds", 0),
+        ),
         availability=_availability(keys, seed),
         round_timeout_s=keys.number("round-timeout-s", 1),
         min_hosts=keys.integer("min-hosts", 1),

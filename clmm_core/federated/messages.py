@@ -83,6 +83,10 @@ class HostUpdate:
     Where hosts do not fold, each device's update travels instead.
     """
 
+    server_round: int
+    """The one it was asked for."""
+    source: str
+    """Fingerprint of the client code that trained."""
     weights: Mapping[str, float]
     """By part of the model: windows trained on, over the devices that own it. Empty where updates are not folded."""
     devices: tuple[DeviceTraining, ...]

@@ -10,7 +10,8 @@ from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.individual import placed
 from clmm_core.federated.messages import DeviceTraining, HostUpdate, LeftOut
-from clmm_core.federated.weighted_sum import WeightedSum
+from clmm_core.federated.source import client_source
+from clmm_core.federated.weighted_sum import WeightedSum, Weights
 from clmm_core.seeds import derive_seed
 from clmm_core.training.alone import CPU
 from clmm_core.training.device_tensors import DEVICES_AT_ONCE
@@ -67,12 +68,17 @@ def _joined(task: TrainTask, replies: Sequence[Reply]) -> Reply:
     left_out = tuple(each for reply, _ in replies for each in reply.left_out)
     if not task.host_aggregation:
         rows = tuple(replace(row, weights=reply.weights) for reply, _ in replies for row in reply.devices)
-        return HostUpdate(weights={}, devices=rows, left_out=left_out), placed([update for reply, update in replies if reply.devices])
+        return _said(task, {}, rows, left_out), placed([update for reply, update in replies if reply.devices])
     folded = WeightedSum()
     for reply, mean in replies:
         folded.add(mean, reply.weights)
     rows = tuple(row for reply, _ in replies for row in reply.devices)
-    return HostUpdate(weights=folded.weights, devices=rows, left_out=left_out), folded.mean() if rows else {}
+    return _said(task, folded.weights, rows, left_out), folded.mean() if rows else {}
+
+
+def _said(task: TrainTask, weights: Weights, rows: tuple[DeviceTraining, ...], left_out: tuple[LeftOut, ...]) -> HostUpdate:
+    """Return a reply to this task."""
+    return HostUpdate(server_round=task.server_round, source=client_source(), weights=weights, devices=rows, left_out=left_out)
 
 
 def _trained(questions: Sequence[Question], device: torch.device) -> list[Reply]:
@@ -134,4 +140,4 @@ def _reply(
     for update, weights in means:
         folded.add({name: values for name, values in update.items() if learns(task, name)}, weights)
     mean = folded.mean() if rows else {}
-    return HostUpdate(weights=folded.weights, devices=tuple(rows), left_out=tuple(left_out)), mean
+    return _said(task, folded.weights, tuple(rows), tuple(left_out)), mean

@@ -27,9 +27,11 @@ OF_TREES = ("seed", "data.", "split.", "labels.", "evaluate.")
 ADDED = {
     **{"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False, "communication.update-bits": 32},
     "communication.host-aggregation": True,
+    **{"gate.norm-factor": 10.0, "gate.clip": 0.0, "gate.strikes": 2, "gate.quarantine-rounds": 10},
     **{"fleet.drop-out": 0.0, "fleet.speed-spread": 0.0, "fleet.windows-per-s": 100.0, "fleet.deadline-s": 0.0},
 }
-"""Keys that came after the first figures were kept, each with the value at which it does nothing: a run from before keeps its name."""
+"""Keys that came after the first figures were kept, each with the value at which it changes nothing of them: a run from before keeps its
+name."""
 MAX_WORDS = 120
 """Characters of a results folder's name beside its digest; file systems take 255."""
 

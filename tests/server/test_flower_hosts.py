@@ -50,7 +50,12 @@ def reply(message: Message, text: str, arrays: Arrays) -> Message:
 
 def update_of(message: Message) -> Message:
     host = message.metadata.dst_node_id
-    update = HostUpdate(weights={"acc": float(host)}, devices=(DeviceTraining(device=f"d{host}", num_windows=host, loss=0.5),))
+    update = HostUpdate(
+        server_round=1,
+        source="code",
+        weights={"acc": float(host)},
+        devices=(DeviceTraining(device=f"d{host}", num_windows=host, loss=0.5),),
+    )
     return reply(message, to_json(update), {"modalities.acc.w": np.full(2, host, np.float32)})
 
 

@@ -12,16 +12,17 @@ from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import ConfigError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.individual import placed
-from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut
+from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut, ModalityProfile
 from clmm_core.federated.quantise import pack
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig
 from clmm_core.federated.source import client_source
 from clmm_core.federated.traffic import WORDS
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
-from clmm_core.report.records import RoundRecord, Split
+from clmm_core.report.records import Refusal, RoundRecord, RunInfo, Split
 from clmm_core.report.run_folder import RunFolder, read_rounds
 from server.availability import Availability
 from server.directory import Directory
+from server.gate import GateConfig, Quarantine
 from server.hosts import Answer, Question
 from server.rounds import TrainingStage, choose_devices, decayed, train_stage
 from server.run import Run
@@ -58,27 +59,32 @@ class TrainingHosts:
         self.rates += [question.task[1] for question in questions.values()]
         self.sent += [question.arrays for question in questions.values()]
         failures = {host: self.failing[names[host]] for host in questions if names[host] in self.failing}
-        return {host: self._answer(names[host]) for host in questions if host not in failures}, failures
+        return {host: self._answer(names[host], question.task[2]) for host, question in questions.items() if host not in failures}, failures
 
-    @staticmethod
-    def _profile(name: str) -> HostProfile:
-        device = DeviceProfile(device=name, num_windows=1, modalities={}, labelled_windows={})
-        return HostProfile(source=client_source(), modalities=(), window_s=1.0, devices=(device,))
+    def _profile(self, name: str) -> HostProfile:
+        owned = {"acc": ModalityProfile(channels=3, time_steps=32, num_windows=10, unit="m/s^2")}
+        device = DeviceProfile(device=name, num_windows=10, modalities=owned, labelled_windows={})
+        return HostProfile(
+            source=client_source(),
+            modalities=("acc",),
+            window_s=1.0,
+            devices=(device,) if self.is_folded else (device, replace(device, device=f"{name}2")),
+        )
 
-    def _answer(self, name: str) -> Answer:
-        value = self.updates[name]
+    def _answer(self, name: str, server_round: int) -> Answer:
+        value, of_round = self.updates[name], {"server_round": server_round, "source": client_source()}
         if value is None:
-            return Answer(HostUpdate(weights={}, devices=(), left_out=(LeftOut(device=name, reason="too short"),)), {})
+            return Answer(HostUpdate(**of_round, weights={}, devices=(), left_out=(LeftOut(device=name, reason="too short"),)), {})
         trained = DeviceTraining(device=name, num_windows=10, loss=2.0)
         arrays = {"modalities.acc.w": np.full(2, value, np.float32)}
         if not self.is_folded:
             rows = (replace(trained, weights={"acc": 3.0}), replace(trained, device=f"{name}2", weights={"acc": 1.0}))
             both = placed([arrays, {"modalities.acc.w": np.full(2, 10 * value, np.float32)}])
-            return Answer(HostUpdate(weights={}, devices=rows), {"w": arrays["modalities.acc.w"]} if name == "z" else both)
+            return Answer(HostUpdate(**of_round, weights={}, devices=rows), {"w": arrays["modalities.acc.w"]} if name == "z" else both)
         if self.bits < 32:
             packed = pack(arrays, self.bits, np.random.default_rng(0))
             arrays = {part: data[:-2] if name == "z" else data for part, data in packed.items()}
-        return Answer(HostUpdate(weights={"acc": 10.0}, devices=(trained,)), arrays)
+        return Answer(HostUpdate(**of_round, weights={"acc": 10.0}, devices=(trained,)), arrays)
 
 
 @pytest.fixture
@@ -86,6 +92,7 @@ def make_run(tmp_path: Path, run_config) -> Callable[..., Run]:
     def make(hosts: TrainingHosts, min_reply_share: float = 0.5) -> Run:
         names = {"training": tuple(hosts.updates), "validation": (), "test": (), "labelled": (), "classes": ("x", "y")}
         return Run(
+            info=RunInfo(name="run", run_config={}, versions={}, machine="", started_at=""),
             config=parse_run_config(
                 run_config({"communication.update-bits": hosts.bits, "communication.host-aggregation": hosts.is_folded})
             ),
@@ -108,9 +115,11 @@ def train(run: Run, config: StageConfig = STAGE, devices: tuple[str, ...] = DEVI
         name="pretrain",
         config=config,
         devices=devices,
-        work=lambda device: 3 * device.num_windows,
+        starts_after=run.server_round,
+        work=lambda device: 3,
+        most_windows=lambda device: device.num_windows,
         learning_rate=0.5,
-        task_for=lambda here, rate: (here, rate),
+        task_for=lambda here, rate: (here, rate, run.server_round),
         travels=lambda name: name.startswith("modalities."),
         learns=lambda name: name.endswith(".w"),
         after_round=lambda: ({"validation_accuracy": 0.5}, ["validation: one is away"] if after else []),
@@ -232,7 +241,9 @@ def test_no_rounds_change_nothing(make_run):
 def test_an_update_that_is_not_finite_is_refused_and_named_and_the_others_count(make_run, bad: float):
     run = make_run(TrainingHosts({"a": 1.0, "b": bad, "c": 3.0}))
     (record,) = train(run, replace(STAGE, rounds=1))
-    assert record.left_out == ("the host of device(s) 'b' sent an update with NaN or infinity; it was refused",)
+    reason = "'modalities.acc.w': expected finite values, found NaN or infinity"
+    assert record.left_out == (f"the host of device(s) 'b' sent an update that was refused: {reason}",)
+    assert record.refused == (Refusal(devices=("b",), reason=reason),)
     assert (record.num_hosts, record.num_devices, record.num_windows) == (2, 2, 20)
     assert run.arrays["modalities.acc.w"].tolist() == [2.0, 2.0]
     assert run.notes == list(record.left_out)
@@ -244,18 +255,36 @@ def test_packed_updates_are_unpacked_and_one_that_cannot_be_is_refused_and_named
     assert run.arrays["modalities.acc.w"].tolist() == pytest.approx([3.0, 3.0], rel=0.01)
     assert (record.num_hosts, record.num_devices) == (2, 2)
     (reason,) = record.left_out
-    assert reason.startswith("the host of device(s) 'z' sent an update that cannot be read; it was refused: 'modalities.acc.packed'")
+    assert reason.startswith(
+        "the host of device(s) 'z' sent an update that was refused: an update that cannot be read: 'modalities.acc.packed'"
+    )
 
 
 def test_updates_that_hosts_do_not_fold_are_averaged_and_refused_one_by_one(make_run):
     """Of "a" 1 with weight 3 and 10 with weight 1; of "b" neither is finite; what "z" sent is nobody's."""
     run = make_run(TrainingHosts({"a": 1.0, "b": NAN, "z": 5.0}, is_folded=False))
-    (record,) = train(run, replace(STAGE, rounds=1), ("a", "b", "z"))
+    (record,) = train(run, replace(STAGE, rounds=1), ("a", "a2", "b", "b2", "z", "z2"))
     assert run.arrays["modalities.acc.w"].tolist() == pytest.approx([13 / 4, 13 / 4])
     assert (record.num_hosts, record.num_devices, record.num_windows) == (1, 2, 20)
-    refused = "sent an update with NaN or infinity; it was refused"
-    assert record.left_out[:2] == (f"the host of device(s) 'b' {refused}", f"the host of device(s) 'b2' {refused}")
-    assert "'z', 'z2' sent an update that cannot be read; it was refused: expected arrays whose names end with @" in record.left_out[2]
+    assert [each.devices for each in record.refused] == [("b",), ("b2",), ("z", "z2")]
+    assert "an update that cannot be read: expected arrays whose names end with @" in record.refused[2].reason
+
+
+def test_a_device_that_sends_nonsense_twice_is_left_out_for_some_rounds(make_run):
+    run = make_run(TrainingHosts({"a": 1.0, "b": NAN, "c": 3.0}))
+    run.quarantine = Quarantine(GateConfig(norm_factor=10.0, clip=0.0, strikes=2, quarantine_rounds=3))
+    rounds = train(run, replace(STAGE, rounds=7))
+    assert [[each.devices for each in record.refused] for record in rounds] == [[("b",)]] * 2 + [[]] * 3 + [[("b",)]] * 2
+    assert [record.quarantined for record in rounds] == [()] * 2 + [("b",)] * 3 + [()] * 2
+    assert "device(s) 'b' in quarantine until round 12" in rounds[1].left_out[1]  # as its own configuration says
+    assert [record.num_devices for record in rounds] == [2] * 7
+
+
+def test_without_anybody_outside_quarantine_the_run_ends(make_run):
+    run = make_run(TrainingHosts({"a": 1.0}))
+    run.quarantine.until = {"a": 1}
+    with pytest.raises(RoundFailedError, match="pretrain: every device is in quarantine"):
+        train(run, devices=("a",))
 
 
 def test_the_bytes_of_a_round_are_in_its_record(make_run):
@@ -294,7 +323,7 @@ def test_too_few_answers_end_the_run(make_run):
 
 
 def test_the_order_in_which_hosts_are_listed_changes_no_bit(make_run, tmp_path: Path):
-    values = {"a": 0.1, "b": 1e8, "c": -1e8}
+    values = {"a": 0.1, "b": 0.2, "c": 0.3}  # whose sum depends on the order
     first = make_run(TrainingHosts(values))
     train(first)
     first.folder.discard()

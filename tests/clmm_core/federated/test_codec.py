@@ -67,8 +67,14 @@ LABELS = LabelDraw(per_class=2, unit="window", seed=1)
 EXAMPLES = [
     HostProfile(source="0123456789abcdef", modalities=("a", "b"), window_s=0.0, devices=(PROFILE,), left_out=LEFT_OUT),
     HostSums(sums={"accelerometer": SUMS}),
-    HostUpdate(weights={"fusion": 10.0}, devices=(DeviceTraining(device="anna", num_windows=3, loss=0.1),), left_out=LEFT_OUT),
-    HostUpdate(weights={}, devices=()),
+    HostUpdate(
+        server_round=3,
+        source="code",
+        weights={"fusion": 10.0},
+        devices=(DeviceTraining(device="anna", num_windows=3, loss=0.1),),
+        left_out=LEFT_OUT,
+    ),
+    HostUpdate(server_round=3, source="code", weights={}, devices=()),
     HostQuality(weighted={"a": 0.7}, num_windows={"a": 12}),
     HostEvaluation(devices=(EVALUATION,), left_out=LEFT_OUT),
     HostMoments(num_windows=5),

@@ -36,7 +36,7 @@ methods:
   trees: {classifier: extra-trees}
 figure: settings
 """
-NEVER_COUNTS = {"results-dir", "run-name", "data.path", "round-timeout-s", "hosts-timeout-s"}
+NEVER_COUNTS = {"results-dir", "run-name", "resume", "data.path", "round-timeout-s", "hosts-timeout-s"}
 OTHER_WORDS: dict[str, Value] = {
     "labels.unit": "window",
     "model.fusion": "uniform",
