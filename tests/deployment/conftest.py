@@ -28,11 +28,11 @@ HOSTS = ("ward-1", "ward-2", "ward-3")
 LEAVER = "ward-4"
 """A host that is registered and then revoked."""
 BIN = Path(sys.executable).parent
-LIMIT_S = 240.0
+LIMIT_S = 600.0
 """Nothing is waited for longer; all of it takes seconds on a machine with nothing else to do."""
 RUN: dict[str, Value] = {
     **{"data.name": "folder", "data.path": "on the hosts", "data.window-s": 1.28, "data.overlap": 0.0},
-    **{"split.num-test": 1, "split.num-validation": 0, "labels.num-devices": 1, "pretrain.rounds": 2, "pretrain.views": 3},
+    **{"split.num-test": 1, "split.num-validation": 0, "labels.num-devices": 1, "pretrain.rounds": 3, "pretrain.views": 3},
     **{"finetune.rounds": 0, "personalise.per-class": 0, "report.points-per-device": 0, "min-hosts": 3, "round-timeout-s": LIMIT_S},
 }
 
@@ -143,10 +143,10 @@ class Deployment:
         """Return what a process has said."""
         return self.log(name).read_text(errors="replace")
 
-    def start_run(self, app: Path, name: str) -> str:
-        """Hand a run over and return its id."""
+    def start_run(self, app: Path, name: str, *, resume: bool = False) -> str:
+        """Hand a run over, or one that ended again, and return Flower's id of it."""
         settings = self.results.parent / f"{name}.toml"
-        settings.write_text(to_toml({**RUN, "results-dir": str(self.results), "run-name": name}))
+        settings.write_text(to_toml({**RUN, "results-dir": str(self.results), "run-name": name, "resume": resume}))
         return str(self.flwr("run", str(app), "--run-config", str(settings))["run-id"])
 
     def status(self, run_id: str) -> str:
@@ -214,7 +214,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     here = Deployment(FederationFolder(root / "ward"), port, root / "results")
     here.clmm("provision", "create", here.folder.root, "--address", f"127.0.0.1:{port}", "--listen", "127.0.0.1", *HOSTS, LEAVER)
     for i, name in enumerate((*HOSTS, LEAVER)):
-        record(here.folder.host(name) / "recordings", f"person-{i}", i)
+        for j in range(2):  # one of all is only tested: every host has somebody to train
+            record(here.folder.host(name) / "recordings", f"person-{i}{j}", 2 * i + j)
     try:
         here.start_superlink()
         here.start_superexec()

@@ -1,0 +1,71 @@
+"""One run over real processes that are killed while hosts train: the SuperLink, then all SuperNodes, then everything.
+
+The SuperLink keeps its state in a file and the run's ServerApp runs beside it, so a run outlives it. A SuperNode's task dies with it, and
+the ServerApp with its machine: then `resume` goes on after the last round that ended. Hosts come back under the numbers that their keys
+gave them.
+"""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.conftest import HOSTS, Deployment, wait_for
+
+pytestmark = pytest.mark.flower
+NAME = "ward"
+ENDED_WITHOUT_HOSTS = "expected answers of at least 50% of 3 host(s), found 0"
+TASK, WHOLE = "Receiving: train.pretrain message", "Received successfully"
+"""In a SuperNode's log: a task is announced, and is there."""
+
+
+def wait_for_training(deployment: Deployment, num_tasks: int) -> None:
+    """Wait until every host, since it was started, has been given its `num_tasks`-th round of training."""
+
+    def is_training(name: str) -> bool:
+        tasks = deployment.log_text(name).split(TASK)[1:]
+        return len(tasks) == num_tasks and WHOLE in tasks[-1]
+
+    wait_for(lambda: all(is_training(name) for name in HOSTS), f"the hosts train, for the {num_tasks}. time since they were started")
+
+
+def how_it_ended(deployment: Deployment, run_id: str) -> str:
+    """Wait until Flower says that a run is over, and return how."""
+    wait_for(lambda: deployment.status(run_id).startswith("finished"), "the run ends", every_s=5.0)
+    return deployment.status(run_id)
+
+
+def rounds(deployment: Deployment) -> list[int]:
+    """Return the rounds of training that have ended."""
+    return [step["server_round"] for step in deployment.steps(NAME) if step["stage"] == "pretrain"]
+
+
+def test_a_run_gets_over_the_superlink_all_supernodes_and_everything(deployment: Deployment, app: Path):
+    deployment.supervise(*HOSTS)
+    run_id = deployment.start_run(app, NAME)
+    wait_for_training(deployment, 1)
+    deployment.stop("superlink", number=signal.SIGKILL)
+    deployment.start_superlink()
+    wait_for(lambda: rounds(deployment) == [1], "the round in which the SuperLink died ends")
+
+    wait_for_training(deployment, 2)
+    deployment.stop(*HOSTS, number=signal.SIGTERM)
+    assert how_it_ended(deployment, run_id) == "finished:failed"
+    assert ENDED_WITHOUT_HOSTS in deployment.flwr_log(run_id)
+    deployment.supervise(*HOSTS)
+    deployment.start_run(app, NAME, resume=True)
+    wait_for(lambda: rounds(deployment) == [1, 2], "the round in which all SuperNodes died is repeated, and ends")
+
+    wait_for_training(deployment, 2)
+    deployment.power_cut()
+    deployment.start_superlink()
+    deployment.start_superexec()
+    deployment.supervise(*HOSTS)
+    run_id = deployment.start_run(app, NAME, resume=True)
+    wait_for((deployment.results / NAME).is_dir, "the run has its results")
+    assert how_it_ended(deployment, run_id) == "finished:completed"
+    steps = deployment.steps(NAME)
+    assert [each["stage"] for each in steps] == ["profile", "normalise", "pretrain", "pretrain", "pretrain", "quality", "evaluate"]
+    assert rounds(deployment) == [1, 2, 3]
+    assert [each["num_hosts"] for each in steps] == [len(HOSTS)] * len(steps), "no round was without a host"
+    assert (deployment.results / NAME / "report.html").is_file()
