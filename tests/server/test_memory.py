@@ -78,7 +78,8 @@ class MadeUpHosts:
 def _update(task: TrainTask, arrays: Arrays) -> tuple[HostUpdate, Arrays]:
     update = {name: np.zeros_like(values) for name, values in arrays.items() if learns(task, name)}
     devices = tuple(DeviceTraining(device=name, num_windows=WINDOWS, loss=1.5) for name in task.devices)
-    return HostUpdate(weights={part_of(name): float(WINDOWS) for name in update}, devices=devices), update
+    said = {"server_round": task.server_round, "source": client_source()}
+    return HostUpdate(**said, weights={part_of(name): float(WINDOWS) for name in update}, devices=devices), update
 
 
 def _evaluation(device: str) -> DeviceEvaluation:
