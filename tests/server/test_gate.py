@@ -139,6 +139,19 @@ def test_a_device_cannot_stand_twice_in_one_update() -> None:
     assert "found a second one of 'a'" in refusals[0].reason
 
 
+def test_of_devices_trained_as_one_some_may_have_nothing_to_learn_from():
+    answer = answer_of("a", update_of(0))
+    rows = (*answer.reply.devices, DeviceTraining(device="b", num_windows=0, loss=1.0))
+    pooled = replace(answer, reply=replace(answer.reply, devices=rows), devices=("a", "b"))
+    assert not admitted([pooled], EXPECTED, STRICT)[1]
+    assert (
+        "found -1"
+        in admitted([replace(pooled, reply=replace(pooled.reply, devices=(rows[0], replace(rows[1], num_windows=-1))))], EXPECTED, STRICT)[
+            1
+        ][0].reason
+    )
+
+
 def test_an_update_grows_with_the_windows_it_is_of() -> None:
     many = answer_of("e", {name: 12 * values for name, values in update_of(5).items()}, num_windows=36)
     few = [answer_of(device, update_of(seed), num_windows=1) for seed, device in enumerate("abcd")]

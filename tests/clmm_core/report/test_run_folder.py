@@ -36,7 +36,7 @@ from clmm_core.report.records import (
     Split,
     SubjectRecord,
 )
-from clmm_core.report.run_folder import RECORD_FILES, REPORT, SUBJECT_COLUMNS, RunFolder, read_rounds, read_run, replace_file
+from clmm_core.report.run_folder import LOCK, RECORD_FILES, REPORT, SUBJECT_COLUMNS, RunFolder, read_rounds, read_run, replace_file
 from clmm_core.report.run_json import StoredCounts, readable_json, stored_counts
 
 TEXTS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
@@ -309,7 +309,7 @@ def test_a_write_that_fails_leaves_the_old_file(folder: RunFolder, make_run, mon
     monkeypatch.setattr("clmm_core.report.run_folder.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         folder.write_info(dataclasses.replace(make_run().info, machine="another"))
-    assert [(file.name, file.read_bytes()) for file in folder.partial.iterdir()] == [("config.json", before)]
+    assert {file.name: file.read_bytes() for file in folder.partial.iterdir()} == {"config.json": before, LOCK: b""}
 
 
 @pytest.fixture

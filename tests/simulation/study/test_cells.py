@@ -185,7 +185,7 @@ def test_the_processes_of_a_study_share_windows_until_it_ends(
     assert folders[0] == folders[1]
     assert len(folders[0]) == 1
     assert not (tmp_path / WINDOWS).exists()
-    monkeypatch.setattr(results_module, "render", lambda record: record.info.name)
+    monkeypatch.setattr(results_module, "draw_report", lambda folder: None)
     values = {**cells[0].values, "results-dir": str(tmp_path), "run-name": "whole"}
     results_module.train_and_write(InProcessHosts(1), parse_run_config(values), values, lambda _: None)
     shared, whole = tmp_path / cells[0].name, tmp_path / "whole"
