@@ -15,7 +15,7 @@ JOBS ?= 2
 STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page results/again/accuracy.md
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-accuracy clean
+.PHONY: help run test test-long check bench bench-accuracy clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ run: $(VENV)/.simulation
 ## make test    prove it: unit, property, equivalence and real Flower tests
 test: $(VENV)/.dev
 	$(BIN)/pytest
+
+## make test-long   what takes minutes more: a deployment whose processes are killed, the benchmark end to end
+test-long: $(VENV)/.dev
+	$(BIN)/pytest -m long
 
 ## make check   lint, types, import contracts
 check: $(VENV)/.dev

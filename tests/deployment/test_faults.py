@@ -12,7 +12,7 @@ import pytest
 
 from tests.deployment.conftest import HOSTS, Deployment, wait_for
 
-pytestmark = pytest.mark.flower
+pytestmark = [pytest.mark.flower, pytest.mark.long]
 NAME = "ward"
 ENDED_WITHOUT_HOSTS = "expected answers of at least 50% of 3 host(s), found 0"
 TASK, WHOLE = "Receiving: train.pretrain message", "Received successfully"

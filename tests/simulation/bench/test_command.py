@@ -21,6 +21,7 @@ PAGE = "# Title\n\n<!-- bench simulation {0}: begin -->\n<!-- bench simulation {
 
 
 @pytest.mark.flower
+@pytest.mark.long
 def test_both_ways_are_measured_and_the_page_gets_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(limits.MATRIX, "cpu", 64)
     monkeypatch.setitem(limits.COPIED, "cpu", 2**16)
