@@ -1,9 +1,11 @@
 """A run from its config to its results folder, whoever the hosts are."""
 
+import importlib
 import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -122,7 +124,15 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> str:
+    gpu = _gpu()
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu and f', {gpu}'}"
+
+
+def _gpu() -> str:
+    """Return the name of this machine's first GPU, empty without one."""
+    if "torch" in sys.modules:  # as in studies, whose hosts are in this process
+        cuda = importlib.import_module("torch.cuda")
+        return str(cuda.get_device_name()) if cuda.is_available() else ""
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(GPUS.glob("*/information"))]
     models = [match[1] for text in texts if (match := re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE))]
-    gpu = f", {models[0]}" if models else ""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}"
+    return models[0] if models else ""

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def test_a_record_names_the_gpu_where_there_is_one(
         (tmp_path / f"000{number}").mkdir()
         (tmp_path / f"000{number}" / "information").write_text(text)
     monkeypatch.setattr(results, "GPUS", tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     values = run_config({"results-dir": str(tmp_path / "results")}, small=True)
     _, info = new_folder(parse_run_config(values), values)
     assert info.machine.endswith(ends)
