@@ -22,9 +22,9 @@ class ByteCache(Generic[Key, Kept]):
     def get(self, key: Key, make: Callable[[], Kept]) -> Kept:
         """Return the same object as for the same key before, while it is kept; else what `make` returns. What it raises is not kept."""
         with self._lock:
-            if key in self._kept:
-                self._kept[key] = self._kept.pop(key)
-                return self._kept[key][0]
+            if hit := self._kept.pop(key, None):
+                self._kept[key] = hit
+                return hit[0]
         made = make()  # not under the lock: it takes its time, and may ask this cache for something else
         with self._lock:
             if key not in self._kept:  # else another thread was quicker, and all have to see one object

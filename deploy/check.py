@@ -86,10 +86,11 @@ def require_public_key(server: Path, host: HostKey) -> Path:
 
 def _check_federation(folder: FederationFolder, now: datetime) -> list[Finding]:
     found = check_server(folder.server, now) + _check_rights(folder.authority)
-    for host in folder.read().hosts:
+    federation = folder.read()
+    for host in federation.hosts:
         here = folder.host(host.name)
         if (here / "host.key").exists():  # else it was moved to its host, as it should be
-            record = HostRecord(name=host.name, address=folder.read().address, fingerprint=host.fingerprint)
+            record = HostRecord(name=host.name, address=federation.address, fingerprint=host.fingerprint)
             found += findings_of(lambda here=here, record=record: _check_host_key(here, record)) + _check_rights(here)  # type: ignore[misc]
     return found
 

@@ -42,8 +42,9 @@ def check_connection(address: str, authority_path: Path, *, clock: Callable[[], 
         question = "is the SuperLink started, the port open, the address right? A SuperNode keeps trying"
         return [Finding(f"{address}: nothing answers ({error}): {question}", is_fatal=False)]
     found = _clock_findings(address, date, clock())
-    found += _certificate_findings(address, x509.load_der_x509_certificate(shown), authority, authority_path)
-    found += date_findings(f"the certificate at {address}", x509.load_der_x509_certificate(shown), clock(), RENEW)
+    certificate = x509.load_der_x509_certificate(shown)
+    found += _certificate_findings(address, certificate, authority, authority_path)
+    found += date_findings(f"the certificate at {address}", certificate, clock(), RENEW)
     return found if any(each.is_fatal for each in found) else found + _verified(address, authority_path)
 
 

@@ -13,14 +13,13 @@ Files with a secret have mode 0600, folders 0700. Each file is replaced in one p
 interrupted is simply given again.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from clmm_core.errors import ConfigError, DataError
+from clmm_core.files import replace_file
 from deploy import certificates, start_scripts
 from deploy.federation_record import (
     FEDERATION,
@@ -71,7 +70,7 @@ class FederationFolder:
 
     def write(self, federation: Federation) -> None:
         """Replace who may join."""
-        write_file(self.server / FEDERATION, federation.model_dump_json(indent=2) + "\n", PUBLIC)
+        replace_file(self.server / FEDERATION, federation.model_dump_json(indent=2) + "\n", PUBLIC)
 
 
 def create(folder: FederationFolder, asked: Federation, hosts: Sequence[str], now: datetime) -> list[str]:
@@ -143,7 +142,7 @@ def rotate(folder: FederationFolder, name: str, now: datetime) -> list[str]:
     federation, old = _known(folder, name)
     key_path = folder.host(name) / "host.key"
     make_folder(key_path.parent)
-    write_file(key_path, certificates.new_host_key(), SECRET)
+    replace_file(key_path, certificates.new_host_key(), SECRET)
     host = _make_key(folder, name, now)
     _write_host_files(folder, federation, host)
     others = tuple(each for each in federation.hosts if each.name != name)
@@ -187,30 +186,14 @@ def write_server_files(server: Path, federation: Federation) -> None:
     """Write what depends on where the server folder is, and the programs in it: again wherever it was copied to."""
     make_folder(server / "flwr")
     make_folder(server / "keys")
-    write_file(server / "flwr" / "config.toml", start_scripts.flwr_config(server.absolute(), local_address(federation)), SECRET)
-    write_file(server / "start-superlink", start_scripts.SUPERLINK, PROGRAM)
-    write_file(server / "start-superexec", start_scripts.superexec(local_address(federation)), PROGRAM)
+    replace_file(server / "flwr" / "config.toml", start_scripts.flwr_config(server.absolute(), local_address(federation)), SECRET)
+    replace_file(server / "start-superlink", start_scripts.SUPERLINK, PROGRAM)
+    replace_file(server / "start-superexec", start_scripts.superexec(local_address(federation)), PROGRAM)
 
 
 def make_folder(path: Path) -> None:
     """Make a folder that its owner alone can look into."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def write_file(path: Path, content: str | bytes, mode: int) -> None:
-    """Replace a file in one piece; it never has wider rights than `mode`."""
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _make_authority(folder: FederationFolder, now: datetime) -> list[str]:
@@ -220,8 +203,8 @@ def _make_authority(folder: FederationFolder, now: datetime) -> list[str]:
     if (folder.server / "server.crt").exists():
         raise DataError(f"{folder.authority}: expected ca.key and ca.crt, found not both: bring them back from where you keep them")
     key, certificate = certificates.new_authority(f"CLMM federation {folder.root.absolute().name}"[:64], now)
-    write_file(key_path, key, SECRET)
-    write_file(certificate_path, certificate, PUBLIC)
+    replace_file(key_path, key, SECRET)
+    replace_file(certificate_path, certificate, PUBLIC)
     return [f"an authority: {certificate_path}"]
 
 
@@ -229,9 +212,9 @@ def _issue(folder: FederationFolder, federation: Federation, now: datetime) -> l
     authority = certificates.read_certificate(folder.authority / "ca.crt")
     authority_key = certificates.read_private_key(folder.authority / "ca.key")
     key, certificate = certificates.new_server_certificate(authority_key, authority, federation.names, now)
-    write_file(folder.server / "server.key", key, SECRET)
-    write_file(folder.server / "server.crt", certificate, PUBLIC)
-    write_file(folder.server / "ca.crt", (folder.authority / "ca.crt").read_bytes(), PUBLIC)
+    replace_file(folder.server / "server.key", key, SECRET)
+    replace_file(folder.server / "server.crt", certificate, PUBLIC)
+    replace_file(folder.server / "ca.crt", (folder.authority / "ca.crt").read_bytes(), PUBLIC)
     until = now + certificates.SERVER_LASTS
     return [f"the server's certificate for {', '.join(federation.names)}, until {until:%Y-%m-%d}"]
 
@@ -241,9 +224,9 @@ def _make_key(folder: FederationFolder, name: str, now: datetime) -> HostKey:
     path = folder.host(name) / "host.key"
     make_folder(path.parent)
     if not path.exists():
-        write_file(path, certificates.new_host_key(), SECRET)
+        replace_file(path, certificates.new_host_key(), SECRET)
     line = certificates.public_line(path.read_bytes(), path)
-    write_file(folder.public_key(name), f"{line} {name}\n", PUBLIC)
+    replace_file(folder.public_key(name), f"{line} {name}\n", PUBLIC)
     return HostKey(name=name, fingerprint=certificates.fingerprint_of(line, path), added=now)
 
 
@@ -251,11 +234,11 @@ def _write_host_files(folder: FederationFolder, federation: Federation, host: Ho
     here = folder.host(host.name)
     make_folder(here)
     record = HostRecord(name=host.name, address=federation.address, fingerprint=host.fingerprint)
-    write_file(here / HOST, record.model_dump_json(indent=2) + "\n", PUBLIC)
-    write_file(here / "ca.crt", (folder.server / "ca.crt").read_bytes(), PUBLIC)
-    write_file(here / "start-supernode", start_scripts.supernode(host.name, federation.address), PROGRAM)
+    replace_file(here / HOST, record.model_dump_json(indent=2) + "\n", PUBLIC)
+    replace_file(here / "ca.crt", (folder.server / "ca.crt").read_bytes(), PUBLIC)
+    replace_file(here / "start-supernode", start_scripts.supernode(host.name, federation.address), PROGRAM)
     if not (here / "node.toml").exists():  # what an operator wrote there stays
-        write_file(here / "node.toml", start_scripts.NODE_CONFIG, PUBLIC)
+        replace_file(here / "node.toml", start_scripts.NODE_CONFIG, PUBLIC)
 
 
 def _known(folder: FederationFolder, name: str) -> tuple[Federation, HostKey]:

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from clmm_core.errors import ClmmError
+from clmm_core.files import replace_file
 from deploy.check import require_public_key
-from deploy.federation_folder import SECRET, write_file, write_server_files
+from deploy.federation_folder import SECRET, write_server_files
 from deploy.federation_record import HostKey, read_federation, read_record
 
 REGISTERED = "registered.json"
@@ -54,7 +55,7 @@ def register(server: Path) -> list[str]:
             continue
         node_id = _register(server, host)
         registered = registered.model_copy(update={"node_ids": {**registered.node_ids, host.fingerprint: node_id}})
-        write_file(server / REGISTERED, registered.model_dump_json(indent=2) + "\n", SECRET)
+        replace_file(server / REGISTERED, registered.model_dump_json(indent=2) + "\n", SECRET)
         done.append(f"host {host.name}: registered as node {node_id}")
     strangers = [node for node, said in status.items() if said != GONE and node not in registered.node_ids.values()]
     done += [

@@ -13,9 +13,9 @@ from safetensors.numpy import save
 from clmm_core.errors import DataError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json_strict, to_json
+from clmm_core.files import replace_file
 from clmm_core.models.config import ModelConfig
 from clmm_core.report.records import Embedding, RoundRecord, RunInfo, Split
-from clmm_core.report.run_folder import replace_file
 
 FOLDER = "checkpoints"
 """In the results folder of a run that goes on."""

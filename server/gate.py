@@ -219,8 +219,7 @@ def _squared(values: NDArray[Any]) -> float:
 
 def _clipped(update: Update, clip: float) -> Update:
     """Return the update, at most `clip` long over all of its arrays."""
-    length = math.sqrt(sum(square**2 for square in _lengths(update).values()))
-    if not clip or length <= clip:
+    if not clip or (length := math.hypot(*_lengths(update).values())) <= clip:
         return update
     scale = np.float32(clip / length)
     return replace(update, arrays={name: values * scale for name, values in update.arrays.items()})

@@ -101,7 +101,8 @@ def _without(stage: TrainingStage, held: tuple[str, ...]) -> tuple[str, ...]:
     """
     if len(held) == len(stage.devices):
         raise RoundFailedError(f"{stage.name}: every device is in quarantine: see which of their updates were refused, and why")
-    return tuple(device for device in stage.devices if device not in set(held))
+    left_out = set(held)
+    return tuple(device for device in stage.devices if device not in left_out)
 
 
 def _expected(run: Run, stage: TrainingStage, outgoing: Arrays) -> Expected:

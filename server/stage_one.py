@@ -11,8 +11,8 @@ from safetensors.numpy import save
 from clmm_core.errors import DataError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json_strict, to_json
+from clmm_core.files import replace_file
 from clmm_core.report.records import RoundRecord
-from clmm_core.report.run_folder import replace_file
 from clmm_core.training.array_names import is_stage_one
 from server.run import Run
 

@@ -131,8 +131,9 @@ def study(
 def report(folder: Annotated[Path, typer.Argument(help="The results folder of a finished run.")]) -> None:
     """Write report.html of a finished run again, and show its table."""
     with _errors_told():
+        from clmm_core.files import replace_file  # noqa: PLC0415
         from clmm_core.report.page import render  # noqa: PLC0415
-        from clmm_core.report.run_folder import REPORT, read_run, replace_file  # noqa: PLC0415
+        from clmm_core.report.run_folder import REPORT, read_run  # noqa: PLC0415
 
         record = read_run(folder)
         replace_file(folder / REPORT, render(record))

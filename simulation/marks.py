@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clmm_core.errors import ConfigError
-from clmm_core.report.run_folder import replace_file
+from clmm_core.files import replace_file
 
 
 def check_marks(page: Path, name: str) -> tuple[str, str]:

@@ -151,7 +151,8 @@ def device_windows(config: DataConfig, device: str) -> DeviceWindows:
     Raises:
         DataError: a recording cannot be read, or leaves no window.
     """
-    config = replace(config, zero_fill=False)  # which is done to tensors: the windows are the same
+    if config.zero_fill:  # which is done to tensors: the windows are the same
+        config = replace(config, zero_fill=False)
     return _KEPT.get((config, device), partial(_windows, config, device))
 
 

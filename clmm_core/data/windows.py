@@ -80,18 +80,6 @@ class DeviceWindows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, rows: NDArray[np.int64]) -> "DeviceWindows":
-        """Return the windows `rows` (indices) in that order."""
-        return replace(
-            self,
-            streams={name: values[rows] for name, values in self.streams.items()},
-            present={name: mask[rows] for name, mask in self.present.items()},
-            labels=self.labels[rows],
-            trials=self.trials[rows],
-            recordings=self.recordings[rows],
-            starts_s=self.starts_s[rows],
-        )
-
 
 def window_recordings(device: str, recordings: Sequence[Recording], modalities: Sequence[str], spec: WindowSpec) -> DeviceWindows:
     """Return every window of `recordings` that has at least one of `modalities`, in recording order.

@@ -29,7 +29,7 @@ from clmm_core.federated.weighted_sum import WeightedSum
 
 Float64 = NDArray[np.float64]
 RobustRule = Literal["median", "trimmed-mean", "multi-krum", "geometric-median"]
-RuleName = Literal["mean", "median", "trimmed-mean", "multi-krum", "geometric-median"]
+RuleName = Literal["mean", RobustRule]
 
 BLOCK = 1024
 """Parameters worked on at once: what 100 devices have of them, in float64, fits a core's cache."""

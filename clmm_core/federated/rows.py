@@ -43,5 +43,5 @@ def rows_by_part(updates: Sequence[Update]) -> Iterator[PartRows]:
             if each != shapes[0]:
                 raise ValueError(f"part '{part}': expected every device's arrays to have the shapes {shapes[0]}, found {each}")
         rows = [np.concatenate([values.ravel() for values in arrays.values()]) for arrays in owned]
-        order = sorted(range(len(rows)), key=lambda place: rows[place].tobytes())
-        yield PartRows(part=part, shapes=shapes[0], values=np.stack([rows[place] for place in order]))
+        rows.sort(key=lambda row: row.tobytes())
+        yield PartRows(part=part, shapes=shapes[0], values=np.stack(rows))

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from clmm_core.files import replace_file
 from clmm_core.report import plots
 from clmm_core.report.communication import communication_in_words, communication_of, communication_table
 from clmm_core.report.embedding_plot import embedding_pictures
@@ -28,7 +29,7 @@ from clmm_core.report.lines import (
 )
 from clmm_core.report.metrics import GroupSummary, accuracy, num_windows_of, summarise, worst_first
 from clmm_core.report.records import GROUPS, ModelCard, RoundRecord, RunRecord, Split, SubjectRecord
-from clmm_core.report.run_folder import REPORT, read_results, replace_file
+from clmm_core.report.run_folder import REPORT, read_results
 from clmm_core.report.template import PAGE, STYLE
 
 MAX_LEFT_OUT = 40

@@ -10,9 +10,7 @@ import io
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from clmm_core.errors import ConfigError, DataError
+from clmm_core.files import replace_file, sync_folder
 from clmm_core.report.metrics import accuracy, expected_calibration_error, macro_f1, num_windows_of, personal_gain, worst_first
 from clmm_core.report.records import Embedding, ModelCard, RoundRecord, RunInfo, RunRecord, Split, SubjectRecord
 from clmm_core.report.run_json import (
@@ -67,7 +66,7 @@ class RunFolder:
 
     partial: Path
     final: Path
-    lock: int = field(default=-1, compare=False, repr=False)
+    lock: list[int] = field(default_factory=list, compare=False, repr=False)
     """Descriptor of the file that this process holds while the run goes on; the system lets go of it also when the process is killed."""
 
     @classmethod
@@ -88,7 +87,7 @@ class RunFolder:
                 f"{folder.partial} exists: a run of that name goes on or was killed half-way. Choose another name, remove the folder, or "
                 f"go on with it: clmm run --resume {folder.partial}"
             ) from error
-        return replace(folder, lock=_held(folder.partial))
+        return replace(folder, lock=[_held(folder.partial)])
 
     @classmethod
     def reopen(cls, results_dir: Path, name: str) -> Self:
@@ -102,7 +101,7 @@ class RunFolder:
         if not folder.partial.is_dir():
             found = f"that run is finished: {folder.final}" if folder.final.is_dir() else "found none"
             raise ConfigError(f"{folder.partial}: expected the folder of a run that was killed, {found}")
-        return replace(folder, lock=_held(folder.partial))
+        return replace(folder, lock=[_held(folder.partial)])
 
     def write_info(self, info: RunInfo) -> None:
         """Write config.json."""
@@ -164,7 +163,7 @@ class RunFolder:
             self.partial.rename(self.final)
         except OSError as error:
             raise ConfigError(f"{self.partial} could not be renamed to {self.final}: {error}. The results are whole; rename it") from error
-        _sync_folder(self.final.parent)
+        sync_folder(self.final.parent)
         return self.final
 
     def discard(self) -> None:
@@ -174,10 +173,9 @@ class RunFolder:
 
     def release(self) -> None:
         """Let go of the folder, which stays as it is: its run can be gone on with."""
-        if self.lock >= 0:
+        while self.lock:  # copies of this folder share it
             (self.partial / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):  # closed before, by a copy of this folder
-                os.close(self.lock)
+            os.close(self.lock.pop())
 
     @staticmethod
     def _refuse_existing(final: Path) -> None:
@@ -201,24 +199,6 @@ def _held(partial: Path) -> int:
         os.close(descriptor)
         raise ConfigError(f"{partial}: its run goes on in another process: wait for its end, or stop it") from error
     return descriptor
-
-
-def replace_file(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Write a file in one piece: readers see the old or the new content, also after a power cut. Texts are written one after the other."""
-    parts = [content] if isinstance(content, str | bytes) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for part in parts:
-                file.write(part.encode("utf-8") if isinstance(part, str) else part)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp gives 0600; others may read results
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def read_run(path: Path) -> RunRecord:
@@ -313,12 +293,3 @@ def _read_csv(path: Path) -> dict[str, StoredSubject]:
 def _stored_subject(row: Mapping[str, str]) -> StoredSubject:
     modalities = tuple(row["modalities"].split(MODALITY_SEPARATOR)) if row["modalities"] else ()
     return StoredSubject(group=row["group"], modalities=modalities)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

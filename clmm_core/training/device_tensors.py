@@ -35,20 +35,12 @@ class DeviceTensors:
         """The size of all tensors."""
         return sum(values.nbytes for values in (*self.streams.values(), *self.present.values(), self.classes))
 
-    def select(self, rows: Tensor) -> "DeviceTensors":
-        """Return the windows `rows` `[rows]` int64."""
+    def select(self, rows: Tensor | slice) -> "DeviceTensors":
+        """Return the windows `rows` `[rows]` int64; those of a slice in the same memory."""
         return DeviceTensors(
             {name: values[rows] for name, values in self.streams.items()},
             {name: mask[rows] for name, mask in self.present.items()},
             self.classes[rows],
-        )
-
-    def part(self, first: int, end: int) -> "DeviceTensors":
-        """Return the windows from `first` to before `end`, in the same memory."""
-        return DeviceTensors(
-            {name: values[first:end] for name, values in self.streams.items()},
-            {name: mask[first:end] for name, mask in self.present.items()},
-            self.classes[first:end],
         )
 
     def to(self, device: torch.device) -> "DeviceTensors":
@@ -72,25 +64,14 @@ def in_batches(devices: Iterable[DeviceTensors]) -> Iterator[DeviceTensors]:
     for windows in devices:
         first = 0
         while first < len(windows):
-            some = windows.part(first, first + room)
+            some = windows.select(slice(first, first + room))
             batch.append(some)
             first, room = first + len(some), room - len(some)
             if not room:
-                yield _joined(batch)
+                yield pooled(batch)
                 batch, room = [], AT_ONCE
     if batch:
-        yield _joined(batch)
-
-
-def _joined(devices: Sequence[DeviceTensors]) -> DeviceTensors:
-    """Return the windows of devices with the same modalities as one's."""
-    if len(devices) == 1:
-        return devices[0]
-    return DeviceTensors(
-        {name: torch.cat([windows.streams[name] for windows in devices]) for name in devices[0].streams},
-        {name: torch.cat([windows.present[name] for windows in devices]) for name in devices[0].present},
-        torch.cat([windows.classes for windows in devices]),
-    )
+        yield pooled(batch)
 
 
 def batches_of(orders: Iterable[Tensor], size: int, smallest: int = 1) -> Iterator[Tensor]:
@@ -114,11 +95,14 @@ def zero_filled(windows: DeviceTensors, model: Clmm) -> DeviceTensors:
 
 def pooled(devices: Sequence[DeviceTensors]) -> DeviceTensors:
     """Return the windows of all devices as one's; a modality that a device lacks is absent from its windows."""
+    if len(devices) == 1:
+        return devices[0]
     like = {name: values for windows in devices for name, values in windows.streams.items()}
     streams, present = {}, {}
     for name, values in like.items():
-        parts = [windows.streams.get(name, values.new_zeros(len(windows), *values.shape[1:])) for windows in devices]
-        masks = [windows.present.get(name, torch.zeros(len(windows), dtype=torch.bool)) for windows in devices]
+        each = [(windows, name in windows.streams) for windows in devices]
+        parts = [windows.streams[name] if there else values.new_zeros(len(windows), *values.shape[1:]) for windows, there in each]
+        masks = [windows.present[name] if there else torch.zeros(len(windows), dtype=torch.bool) for windows, there in each]
         streams[name], present[name] = torch.cat(parts), torch.cat(masks)
     return DeviceTensors(streams, present, torch.cat([windows.classes for windows in devices]))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -88,6 +89,7 @@ class _Subject:
         probabilities = logits.double().softmax(dim=1).numpy()
         return smoothed_counts(probabilities, self.whole.classes.numpy(), self.windows, rows, self.task.smooth_s)
 
+    @cached_property
     def drawn(self) -> tuple[Rows, Rows]:
         """Return the rows to personalise on, and those to compare both models on."""
         return draw_labelled(self.windows, self.task.classes, self.task.personal_labels)
@@ -113,7 +115,7 @@ def _reply(subjects: Sequence[_Subject], logits: Mapping[_Subject, Tensor], pers
         if isinstance(own, str):
             left_out.append(LeftOut(device=each.device, reason=own))
         elif own is not None:
-            _, rest = each.drawn()
+            _, rest = each.drawn
             answer = replace(answer, personal_before=each.counts(logits[each], rest), personal_after=each.counts(own, rest))
         evaluated.append(answer)
     return HostEvaluation(devices=tuple(evaluated), left_out=tuple(left_out))
@@ -123,7 +125,7 @@ def _personalised(subjects: Sequence[_Subject], device: torch.device) -> Iterato
     """Yield the logits of each subject's own model, fine-tuned on a few labels of theirs; or why there is none."""
     can = []
     for each in subjects:
-        if all(len(rows) for rows in each.drawn()):
+        if all(len(rows) for rows in each.drawn):
             can.append(each)
         else:
             yield each, TOO_FEW
@@ -142,7 +144,7 @@ def _personalised(subjects: Sequence[_Subject], device: torch.device) -> Iterato
 
 def _job(subject: _Subject, number: int) -> Job:
     """Return the fine-tuning of a subject's own model, which is folded with no other's."""
-    task, given = subject.task, torch.from_numpy(subject.drawn()[0])
+    task, given = subject.task, torch.from_numpy(subject.drawn[0])
     return Job(
         model=task.model,
         config=task.personal_config,

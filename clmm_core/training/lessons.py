@@ -13,6 +13,7 @@ from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.data.windows import DeviceWindows
 from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import NO_CLASS, DeviceTensors, device_tensors, pooled, zero_filled
 from clmm_core.training.model_arrays import load_arrays
@@ -115,8 +116,13 @@ def _whole_filled(
     data: DataConfig, devices: tuple[str, ...], classes: tuple[str, ...], model: ModelConfig, means: tuple[tuple[str, bytes], ...]
 ) -> DeviceTensors:
     def fill() -> DeviceTensors:
-        normalisation = {name: np.frombuffer(values, np.float32) for name, values in means}
         windows = _pooled(data, devices, classes) if len(devices) > 1 else _whole(data, devices[0], classes)
-        return zero_filled(windows, load_arrays(model, normalisation))
+        return zero_filled(windows, _knowing(model, means))
 
     return _COPIES.get((data, devices, classes, model, means), fill)
+
+
+@lru_cache(maxsize=4)
+def _knowing(model: ModelConfig, means: tuple[tuple[str, bytes], ...]) -> Clmm:
+    """Return a network that knows the training means, and nothing else."""
+    return load_arrays(model, {name: np.frombuffer(values, np.float32) for name, values in means})

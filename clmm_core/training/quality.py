@@ -81,9 +81,7 @@ def _owned(windows: DeviceTensors, modality: str) -> DeviceTensors:
 
 
 def _embeddings(part: ModalityPart, modality: str, devices: Sequence[DeviceTensors], device: torch.device) -> Sequence[Tensor]:
-    """Return z_m `[windows, embed]` of each device's windows, on the CPU; nothing where there is none."""
-    if not devices:
-        return ()
+    """Return z_m `[windows, embed]` of each device's windows, on the CPU."""
     batches = (batch.to(device) for batch in in_batches(devices))
     normal = (part.normalise(batch.streams[modality], batch.present[modality]) for batch in batches)
     embedded = torch.cat([part.encoder(values).mean(dim=1).cpu() for values in normal])

@@ -1,5 +1,6 @@
 """How many devices a stack holds: what memory allows, up to what still gains."""
 
+import math
 from functools import lru_cache
 
 import torch
@@ -22,8 +23,12 @@ MOST_ON_CPU = 16
 """With more, what a step computes falls out of a core's cache."""
 FLOPS_ON_CPU = 5e9
 """Of one step's forward pass of a whole stack, at most: autograd keeps about 0.5 GB of it."""
-SHARE_OF_FREE = 0.5
-"""Of a GPU's free memory, at a process's first stack: others may share it."""
+LANES = {"cuda": 4, "cpu": 1}
+"""Stacks that train at once: few devices leave a GPU idle between their kernels."""
+SHARE_OF_FREE = 0.3 / LANES["cuda"]
+"""Of a GPU's free memory, at a process's first stack: what a step in one lane may take, by a count that leaves out what only lives within it."""
+SHARE_KEPT = 0.25
+"""Likewise: what programs that are kept from round to round may take between them."""
 COPIES = 8
 """Of a device's numbers that learn: now, at the start, gradient twice, AdamW's two, and what a step makes of them."""
 
@@ -33,7 +38,13 @@ def devices_at_once(job: Job, device: torch.device) -> int:
     if device.type != "cuda":
         return max(1, min(MOST_ON_CPU, int(FLOPS_ON_CPU / forward_flops(job.model, job.way))))
     modalities = tuple(job.windows.streams)
-    return max(1, min(MOST, _free_bytes(device) // bytes_a_device(job.model, job.way, modalities)))
+    room = int(SHARE_OF_FREE * _free_bytes(device))
+    return max(1, min(MOST, room // bytes_a_device(job.model, job.way, modalities)))
+
+
+def bytes_kept(device: torch.device) -> float:
+    """Return how much of a device's memory the programs that are kept may take."""
+    return SHARE_KEPT * _free_bytes(device) if device.type == "cuda" else math.inf
 
 
 @lru_cache(maxsize=64)
@@ -46,7 +57,7 @@ def forward_flops(model: ModelConfig, config: StageConfig) -> int:
 @lru_cache(maxsize=8)
 def _free_bytes(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    return int(SHARE_OF_FREE * free)
+    return free
 
 
 @lru_cache(maxsize=64)

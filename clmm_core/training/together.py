@@ -1,15 +1,19 @@
 """Many devices trained as one program: their models stacked, every step of all of them one call.
 
-On a GPU a single small model is bound by the launches of its kernels; a stack of hundreds takes hardly longer than one. What a device
-learns is what it learns alone (to rounding) with the same draws, whoever shares the stack.
+On a GPU a single small model is bound by the launches of its kernels; a stack of hundreds takes hardly longer than one. Stacks of few leave
+room there as well: several train at once, each in a lane. What a device learns is what it learns alone (to rounding) with the same draws,
+whoever shares the stack or trains beside it.
 
 J = devices trained together, B = batch, N = numbers that learn, U = different sets of windows.
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import Any
 
 import numpy as np
@@ -35,7 +39,7 @@ from clmm_core.training.pretrain import (
     too_few_windows,
 )
 from clmm_core.training.settings import PretrainConfig
-from clmm_core.training.stack_size import devices_at_once
+from clmm_core.training.stack_size import LANES, bytes_kept, devices_at_once
 from clmm_core.training.stackable import stackable
 from clmm_core.training.stacked_windows import distinct, forget_windows, upload
 
@@ -52,20 +56,40 @@ def train_together(jobs: Sequence[Job], device: torch.device) -> tuple[Losses, d
     """
     done: dict[int, float | DeviceSkippedError] = {}
     means: dict[int, list[Mean]] = {}
-    stacks: dict[tuple[object, ...], list[int]] = {}
+    begun: deque[tuple[_Stack, list[int]]] = deque()
+
+    def end_the_first() -> None:
+        stack, some = begun.popleft()
+        together = [jobs[i] for i in some]
+        losses = stack.losses(together)
+        done.update(zip(some, losses, strict=True))
+        for host, mean in stack.folded(together, losses).items():
+            means.setdefault(host, []).append(mean)
+
+    try:
+        for some in _stacks(jobs, device):
+            stack = _stack_for([jobs[i] for i in some], device)
+            while len(begun) >= LANES[device.type] or any(stack is busy for busy, _ in begun):
+                end_the_first()
+            stack.begin([jobs[i] for i in some])
+            begun.append((stack, some))
+        while begun:
+            end_the_first()
+    except torch.OutOfMemoryError:
+        torch.cuda.synchronize(device)  # other lanes still write where the caller may make room
+        raise
+    return [done[i] for i in range(len(jobs))], means
+
+
+def _stacks(jobs: Sequence[Job], device: torch.device) -> Iterator[list[int]]:
+    """Yield which jobs train as one stack: those that are alike, as many at once as there is room for."""
+    alike: dict[tuple[object, ...], list[int]] = {}
     for i, job in enumerate(jobs):
-        stacks.setdefault(job.alike, []).append(i)
-    for members in stacks.values():
+        alike.setdefault(job.alike, []).append(i)
+    for members in alike.values():
         at_once = devices_at_once(jobs[members[0]], device)
         for first in range(0, len(members), at_once):
-            some = members[first : first + at_once]
-            together = [jobs[i] for i in some]
-            stack = _stack_for(together, device)
-            losses = stack.train(together)
-            done |= dict(zip(some, losses, strict=True))
-            for host, mean in stack.folded(together, losses).items():
-                means.setdefault(host, []).append(mean)
-    return [done[i] for i in range(len(jobs))], means
+            yield members[first : first + at_once]
 
 
 def _untrained(job: Job) -> DeviceSkippedError:
@@ -91,6 +115,15 @@ class _Objective(nn.Module):
             loss, is_compared = pretrain_loss(self.model, batch, self.config, draws, counts)
             return loss, torch.stack([is_compared[name] for name in batch.streams])
         return finetune_loss(self.model, batch, self.config, draws, counts), counts.any()[None]
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What stacks that train one after the other on a GPU share; those of different lanes train at once."""
+
+    stream: torch.cuda.Stream
+    pool: Any
+    """Memory of the captured steps: a step leaves nothing in it that the next one, of whichever stack, may not overwrite."""
 
 
 class _Stack:
@@ -135,24 +168,40 @@ class _Stack:
         self.rows = torch.zeros(shape, dtype=torch.int64, device=device)
         self.classes = torch.zeros(shape, dtype=torch.int64, device=device)
         self.counts = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.lane = next(_lanes(LANES["cuda"])) if device.type == "cuda" else None
         self.graph: torch.cuda.CUDAGraph | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what it keeps from round to round, but for the windows and the batches."""
+        num_rows = 2 + (len(self.masked.state) if self.masked else 0)
+        return num_rows * self.now.nbytes + sum(buffer.nbytes for buffer in self.fixed.values())
 
     def _learning(self, model: Clmm) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         if isinstance(self.config, PretrainConfig):
             return [], pretrained_parameters(model, self.modalities)
         return finetuned_parameters(model, self.modalities)
 
-    def train(self, jobs: Sequence[Job]) -> Losses:
-        """Train a round of each job; see `train_together`."""
-        num_steps = self._load(jobs)
-        for _ in range(num_steps):
-            self._run()
-        if isinstance(self.config, PretrainConfig) and self.config.aggregation == "l-dawa":
-            self._scale_by_agreement()
-        is_finite = self.now.isfinite().all(dim=1)
-        losses = torch.where(is_finite, self.per_job["loss"] / self.per_job["steps"], torch.nan)
-        each = zip(jobs, losses.tolist(), self.per_job["steps"].tolist(), strict=True)
-        return [float(loss) if steps else _untrained(job) for job, loss, steps in each]
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Train a round of each job. A GPU is only told to: it does this beside what is done in other lanes."""
+        if self.lane is not None:
+            self.lane.stream.wait_stream(torch.cuda.current_stream())  # which made the buffers
+        with self._in_its_lane():
+            for _ in range(self._load(jobs)):
+                self._run()
+            if isinstance(self.config, PretrainConfig) and self.config.aggregation == "l-dawa":
+                self._scale_by_agreement()
+
+    def losses(self, jobs: Sequence[Job]) -> Losses:
+        """Return what became of the round that was begun, once it has ended; see `train_together`."""
+        with self._in_its_lane():
+            is_finite = self.now.isfinite().all(dim=1)
+            losses = torch.where(is_finite, self.per_job["loss"] / self.per_job["steps"], torch.nan)
+            each = zip(jobs, losses.tolist(), self.per_job["steps"].tolist(), strict=True)
+            return [float(loss) if steps else _untrained(job) for job, loss, steps in each]
+
+    def _in_its_lane(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.lane is None else torch.cuda.stream(self.lane.stream)
 
     def folded(self, jobs: Sequence[Job], losses: Sequence[float | DeviceSkippedError]) -> dict[int, Mean]:
         """Return by host the weighted mean of its jobs' updates, over those that count; see `federated.weighted_sum`."""
@@ -216,14 +265,14 @@ class _Stack:
 
     def _run(self) -> None:
         """Take one step, by replaying it where it is captured."""
-        if self.device.type != "cuda":
+        if self.lane is None:
             self._step()
             return
         if self.graph is None:
-            self.graph = self._captured()
+            self.graph = self._captured(self.lane.pool)
         self.graph.replay()
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _captured(self, pool: Any) -> torch.cuda.CUDAGraph:
         """Return the captured step; the buffers are as before."""
         assert self.masked is not None
         state = [self.now, *self.masked.state, self.number, self.per_job["steps"], self.per_job["loss"]]
@@ -234,8 +283,7 @@ class _Stack:
             self._step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # One pool for all: a step leaves nothing in it that the next one, of whichever stack, may not overwrite.
-        with torch.cuda.graph(graph, pool=_graph_pool(), capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self._step()
         for buffer, values in zip(state, before, strict=True):
             buffer.copy_(values)
@@ -338,14 +386,16 @@ def _stack_for(jobs: Sequence[Job], device: torch.device) -> _Stack:
     key = (str(device), jobs[0].alike, len(jobs), tuple(id(windows) for windows in different))
     stack = _STACKS.pop(key, None) or _Stack(jobs, device)
     _STACKS[key] = stack  # the last one used is the last in order
-    while len(_STACKS) > MAX_KEPT[device.type]:
+    room = bytes_kept(device)
+    while len(_STACKS) > MAX_KEPT[device.type] or (len(_STACKS) > 1 and sum(each.num_bytes for each in _STACKS.values()) > room):
         del _STACKS[next(iter(_STACKS))]
     return stack
 
 
 @lru_cache(maxsize=1)
-def _graph_pool() -> Any:
-    return torch.cuda.graph_pool_handle()
+def _lanes(count: int) -> Iterator[_Lane]:
+    """Yield one lane after the other, for ever."""
+    return cycle([_Lane(torch.cuda.Stream(), torch.cuda.graph_pool_handle()) for _ in range(count)])  # type: ignore[no-untyped-call]
 
 
 _STACKS: dict[tuple[object, ...], _Stack] = {}
@@ -355,4 +405,4 @@ def forget() -> None:
     """Let go of all that trains and of all windows; the next round makes again what it needs."""
     _STACKS.clear()
     forget_windows()
-    _graph_pool.cache_clear()  # a pool ends with the last graph in it
+    _lanes.cache_clear()  # a pool ends with the last graph in it

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+import torch
 import typer
 
 from clmm_core.errors import ConfigError
-from clmm_core.report.run_folder import replace_file
+from clmm_core.files import replace_file
 from simulation.bench.figures import scaling_figure
 from simulation.bench.fleet import Device
 from simulation.bench.measure import Benchmark, Measurements, measure
@@ -79,8 +80,6 @@ def _figure(benchmark: Benchmark, found: Measurements, page: Path) -> str | None
 
 
 def _check_device(benchmark: Benchmark) -> None:
-    import torch  # noqa: PLC0415  a second, and only to see that there is a GPU
-
     if benchmark.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"--device cuda: PyTorch {torch.__version__} finds no GPU here: install a build for it "

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from clmm_core.errors import DataError
 from clmm_core.federated.codec import to_json
 from clmm_core.federated.source import fingerprint
-from clmm_core.report.run_folder import replace_file
+from clmm_core.files import replace_file
 from clmm_core.report.run_json import read_json
 from simulation.bench.engine import Engine, measured_engine
 from simulation.bench.fleet import Device, Setting, Way
@@ -80,9 +80,9 @@ class Measurements:
     ray_start_s: float | None = None
     engine: Engine | None = None
 
-    def median_of(self, way: Way, batch_size: int, value_of: Callable[[Turn], float]) -> float | None:
-        """Return the median over a way's turns, None where it had none."""
-        values = [value_of(turn) for turn in self.turns_of(way, batch_size)]
+    def updates_per_s(self, way: Way, batch_size: int) -> float | None:
+        """Return device-updates a second, the median over a way's turns, None where it had none."""
+        values = [turn.updates_per_s for turn in self.turns_of(way, batch_size)]
         return median(values) if values else None
 
     def turns_of(self, way: Way, batch_size: int) -> list[Turn]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import typer
 
+from clmm_core.files import replace_file
 from clmm_core.report.lines import duration, plural
-from clmm_core.report.run_folder import replace_file
 from simulation.marks import check_marks, replace_between_marks
 from simulation.overrides import Value, find_app, read_app_config
 from simulation.study.cells import Done, run_cells

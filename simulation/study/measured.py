@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from clmm_core.errors import DataError
 from clmm_core.federated.codec import from_json_strict, to_json
+from clmm_core.files import replace_file
 from clmm_core.report.records import Group, RunInfo
-from clmm_core.report.run_folder import replace_file
 from simulation.study.outcomes import Outcome
 from simulation.study.plan import Cell
 

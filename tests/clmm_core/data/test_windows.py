@@ -268,13 +268,6 @@ def test_windows_know_their_length_and_units() -> None:
     assert cut(trial, spec=TRIALS).length_s == 0.0
 
 
-def test_select_takes_rows_in_that_order() -> None:
-    windows = cut(recording(("walk", 0.0, 1.0), accelerometer=ramp(30))).select(np.array([2, 0]))
-    assert windows.starts_s.tolist() == [2.0, 0.0]
-    assert windows.labels.tolist() == [NO_LABEL, "walk"]
-    assert windows.streams["accelerometer"][:, 0, 0].tolist() == [2.0, 0.0]
-
-
 @pytest.mark.parametrize("recordings", [(), (recording(accelerometer=ramp(9)),), (recording(gyroscope=ramp(10)),)])
 def test_no_window_is_an_error_that_says_what_to_change(recordings: tuple[Recording, ...]) -> None:
     with pytest.raises(DataError, match=r"device 'anna': no window of 1 s.*accelerometer; record longer, shorten data.window-s"):

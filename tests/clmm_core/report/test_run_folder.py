@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from clmm_core.errors import ConfigError, DataError
 from clmm_core.federated.traffic import Traffic
+from clmm_core.files import replace_file
 from clmm_core.report.metrics import accuracy
 from clmm_core.report.records import (
     GROUPS,
@@ -36,7 +37,7 @@ from clmm_core.report.records import (
     Split,
     SubjectRecord,
 )
-from clmm_core.report.run_folder import LOCK, RECORD_FILES, REPORT, SUBJECT_COLUMNS, RunFolder, read_rounds, read_run, replace_file
+from clmm_core.report.run_folder import LOCK, RECORD_FILES, REPORT, SUBJECT_COLUMNS, RunFolder, read_rounds, read_run
 from clmm_core.report.run_json import StoredCounts, readable_json, stored_counts
 
 TEXTS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)

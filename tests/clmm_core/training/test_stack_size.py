@@ -11,7 +11,7 @@ from clmm_core.training import stack_size
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.job import Job, StageConfig
 from clmm_core.training.settings import FinetuneConfig, LocalConfig, PretrainConfig
-from clmm_core.training.stack_size import COPIES, MOST, MOST_ON_CPU, bytes_a_device, devices_at_once
+from clmm_core.training.stack_size import COPIES, LANES, MOST, MOST_ON_CPU, bytes_a_device, bytes_kept, devices_at_once
 
 LOCAL = LocalConfig(epochs=1, batch_size=8, learning_rate=0.01)
 BOTH: dict[str, StageConfig] = {"pretrain": PretrainConfig(local=LOCAL), "finetune": FinetuneConfig(local=LOCAL, encoder_rate=1.0)}
@@ -36,8 +36,8 @@ def test_a_copy_or_a_modality_more_takes_more(config: MakeConfig):
     assert bytes_a_device(config(2), BOTH["pretrain"], MODALITIES[:1]) < 0.7 * two
 
 
-@pytest.mark.parametrize(("devices_of_memory", "expected"), [(0.4, 1), (7, 3), (10_000, MOST)])
-def test_a_stack_fills_half_of_what_a_gpu_has_free(
+@pytest.mark.parametrize(("devices_of_memory", "expected"), [(0.4, 1), (7, 1), (50, 3), (10_000, MOST)])
+def test_what_trains_at_once_and_what_is_kept_leave_half_of_what_a_gpu_has_free(
     config: MakeConfig,
     toy_windows: Callable[..., DeviceTensors],
     monkeypatch: pytest.MonkeyPatch,
@@ -51,6 +51,8 @@ def test_a_stack_fills_half_of_what_a_gpu_has_free(
     rows = torch.arange(3)
     job = Job(model=model, config=BOTH["finetune"], arrays={}, windows=windows, rows=rows, classes=rows, key=0, host=0, weights={})
     assert devices_at_once(job, torch.device("cuda")) == expected
+    if 1 < expected < MOST:
+        assert LANES["cuda"] * expected * needed + bytes_kept(torch.device("cuda")) < 0.55 * devices_of_memory * needed
     assert devices_at_once(job, torch.device("cpu")) == MOST_ON_CPU
     counted = bytes_a_device.cache_info().misses
     slower = replace(job.config, local=replace(LOCAL, learning_rate=0.005))

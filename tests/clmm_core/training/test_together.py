@@ -373,6 +373,36 @@ def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytes
     assert_close(sums[0].mean(), sums[1].mean(), 1e-6)
 
 
+@pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE])
+def test_stacks_that_train_at_once_are_those_that_train_in_turn(jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch, stage: StageConfig):
+    """On a GPU; here what is begun and ended in another order is the same program, also where two stacks share one."""
+    some = [replace(job, key=job.key + i) for i in range(2) for job in jobs(stage)]
+    monkeypatch.setattr(module, "devices_at_once", lambda job, device: 1)
+    losses, means = train_together(some, CPU)
+    monkeypatch.setitem(module.LANES, "cpu", 3)
+    monkeypatch.setitem(module.MAX_KEPT, "cpu", 64)
+    for _ in range(2):
+        again, means_again = train_together(some, CPU)
+        assert str(again) == str(losses)
+        for host, each in means.items():
+            for (update, weights), (same, same_weights) in zip(each, means_again[host], strict=True):
+                assert weights == same_weights
+                assert_close(update, same, 0)
+
+
+def test_programs_are_kept_while_there_is_room(jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(module.MAX_KEPT, "cpu", 64)
+    forget()
+    for number in (1, 2, 3):
+        train_together(jobs()[1:2] * number, CPU)
+    assert [len(stack.now) for stack in module._STACKS.values()] == [1, 2, 3]
+    last = list(module._STACKS.values())[-1].num_bytes
+    monkeypatch.setattr(module, "bytes_kept", lambda device: last + 1)
+    train_together(jobs()[1:2] * 3, CPU)
+    assert [len(stack.now) for stack in module._STACKS.values()] == [3], "the last used stays"
+    forget()
+
+
 def test_a_program_is_never_taken_for_one_over_other_windows(config: MakeConfig, toy_windows: MakeWindows):
     """It is known by its windows' identity, which Python gives to others once they are gone."""
     model = config(2)

@@ -29,7 +29,7 @@ def found(turn_of) -> Measurements:
 
 def test_a_way_is_the_median_of_its_turns_and_the_ratio_that_of_the_ways(found: Measurements):
     ours, stock = (1000 / 10 + 1000 / 11) / 2, (1000 / 34 + 1000 / 32) / 2
-    assert found.median_of("ours", 8, lambda turn: turn.updates_per_s) == pytest.approx(ours)
+    assert found.updates_per_s("ours", 8) == pytest.approx(ours)
     assert ratio(found, 8) == pytest.approx(ours / stock)
     assert ratio(found, 32) is None
     assert growth(found) == (pytest.approx(0.08), pytest.approx(0.10))
