@@ -26,7 +26,7 @@ FLOPS_ON_CPU = 5e9
 LANES = {"cuda": 4, "cpu": 1}
 """Stacks that train at once: few devices leave a GPU idle between their kernels."""
 SHARE_OF_FREE = 0.3 / LANES["cuda"]
-"""Of a GPU's free memory, at a process's first stack: what a step in one lane may take, by a count that leaves out what only lives within it."""
+"""Of a GPU's free memory, at a process's first stack: what a step in one lane may take, not counting what only lives within it."""
 SHARE_KEPT = 0.25
 """Likewise: what programs that are kept from round to round may take between them."""
 COPIES = 8
