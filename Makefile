@@ -15,7 +15,7 @@ JOBS ?= 2
 STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page results/again/accuracy.md
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check bench bench-accuracy clean
+.PHONY: help run test test-long check bench bench-accuracy bench-reliability clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ bench-accuracy: $(VENV)/.simulation
 	$(if $(and $(UTD_MHAD),$(HAPT)),,$(error expected UTD_MHAD=PATH and HAPT=PATH, the archives that `clmm data fetch` gets))
 	mkdir -p results/again && cp -n docs/results/accuracy.md results/again/
 	$(foreach study,utd-mhad utd-mhad-54 utd-mhad-imu,$(call STUDY,$(study),$(UTD_MHAD)) &&) $(call STUDY,hapt,$(HAPT))
+
+## make bench-reliability   measure the slow rows of docs/results/reliability.md again, into results/again (an hour or two, resumable): HAPT=PATH
+bench-reliability: $(VENV)/.simulation
+	$(if $(HAPT),,$(error expected HAPT=PATH, the archive that `clmm data fetch hapt` gets))
+	mkdir -p results/again && cp -n docs/results/reliability.md results/again/
+	$(BIN)/clmm bench reliability --hapt $(HAPT) --page results/again/reliability.md
 
 ## make clean   remove the environment and what runs left beside the results
 clean:

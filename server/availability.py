@@ -30,7 +30,7 @@ class Turnout:
     takes_s: Mapping[str, float]
     """Simulated seconds of each that is present; empty where nothing is simulated."""
     deadline_s: float
-    """0 for none."""
+    """What it waits for in vain; 0 where all come that it waits for, or without a deadline."""
 
     def figures(self, counted: Iterable[str]) -> dict[str, Any]:
         """Return what the round's record says of this, given the devices that counted."""
@@ -44,7 +44,7 @@ class Turnout:
 
         A server that waits in vain for a device waits until the deadline, where there is one.
         """
-        if self.deadline_s and (self.dropped_out or self.stragglers):
+        if self.deadline_s:
             return self.deadline_s
         return max((self.takes_s[device] for device in counted), default=0.0)
 
@@ -78,12 +78,13 @@ class Availability:
         """Whether anything is: else no round has a simulated duration."""
         return bool(self.drop_out or self.speed_spread or self.deadline_s)
 
-    def turnout(self, work: Mapping[str, int], server_round: int) -> Turnout:
+    def turnout(self, work: Mapping[str, int], server_round: int, wanted: int) -> Turnout:
         """Return who of a cohort takes part.
 
         Args:
             work: by device, the windows it trains on in this round, each counted as often as it is trained on.
             server_round: from 1.
+            wanted: devices that the round waits for; of more that are in time the quickest take part, and it ends with the last of them.
         """
         devices = sorted(work)
         if not self.is_simulated:
@@ -91,12 +92,14 @@ class Availability:
         dropped_out = {device for device in devices if self.drops_out(device, server_round)}
         takes_s = self.takes_s({device: work[device] for device in devices if device not in dropped_out})
         in_time = {device: seconds for device, seconds in takes_s.items() if not self.deadline_s or seconds <= self.deadline_s}
+        first = sorted(in_time, key=lambda device: (in_time[device], device))[:wanted]
+        present = {device: in_time[device] for device in sorted(first)}
         return Turnout(
-            present=tuple(in_time),
+            present=tuple(present),
             dropped_out=tuple(sorted(dropped_out)),
             stragglers=tuple(device for device in takes_s if device not in in_time),
-            takes_s=in_time,
-            deadline_s=self.deadline_s,
+            takes_s=present,
+            deadline_s=self.deadline_s if len(present) < wanted else 0.0,
         )
 
     def takes_s(self, work: Mapping[str, int]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Which host serves which device: looked up again before every question, because hosts come, go and change their ids."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from clmm_core.federated.traffic import WORDS, Traffic, array_bytes, word_bytes
 from clmm_core.report.lines import by_reason, listed
 from clmm_core.training.tasks import ProfileTask
 from server.balance import balanced
-from server.hosts import Answer, Hosts, Question
+from server.hosts import Answer, Enough, Hosts, Question
 
 UNSERVED = "no connected host serves it"
 TaskFor = Callable[[tuple[str, ...]], Any]
@@ -41,7 +41,7 @@ class Directory:
         A new host takes over the devices it serves: a host that restarted is here under two ids until Flower misses its heartbeat.
 
         Raises:
-            CodeMismatchError: a host runs other client code.
+            CodeMismatchError: every host runs other client code; one among others is left out.
             DataError: two hosts that are new serve the same subject.
             RoundFailedError: fewer hosts answered than `min-reply-share` wants.
         """
@@ -53,11 +53,14 @@ class Directory:
         if new:
             questions = {host: Question(ProfileTask(data=self.data), {}) for host in new}
             answers, failures = self._asked("query.profile", questions, HostProfile)
-            self._require_replies("query.profile", len(names), len(known) + len(answers), failures)
             arrived = {host: answer.reply for host, answer in answers.items()}
+            strangers = _of_other_code(arrived)
+            if strangers and not known and len(strangers) == len(arrived):
+                raise CodeMismatchError(next(iter(strangers.values())))
+            arrived = {host: profile for host, profile in arrived.items() if host not in strangers}
+            failures |= strangers
+            self._require_replies("query.profile", len(names), len(known) + len(arrived), failures)
             self.unanswered = [f"query.profile: host {host} did not answer: {_last_line(why)}" for host, why in failures.items()]
-        for host, profile in arrived.items():
-            _check_source(host, profile)
         _check_served_once(arrived)
         taken_over = {device.device for profile in arrived.values() for device in profile.devices}
         self.profiles = _in_order({host: _without(profile, taken_over) for host, profile in known.items()} | arrived)
@@ -72,6 +75,11 @@ class Directory:
     def num_hosts(self) -> int:
         """Hosts that serve at least one device."""
         return sum(bool(profile.devices) for profile in self.profiles.values())
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether every host can serve any device, as in a simulation."""
+        return all(profile.shares_data for profile in self.profiles.values())
 
     def left_out(self) -> list[str]:
         """Return what hosts could not use, and why, in the order of devices, then hosts that gave no profile."""
@@ -99,9 +107,11 @@ class Directory:
         return owners
 
     def ask(
-        self, message_type: str, devices: Sequence[str], task_for: TaskFor, arrays: Arrays, reply_kind: type
+        self, message_type: str, devices: Sequence[str], task_for: TaskFor, arrays: Arrays, reply_kind: type, waits_for: int = 0
     ) -> tuple[list[Answer], list[str]]:
         """Ask each host about its devices; return the answers in the order of devices, and what is not in them and why.
+
+        With `waits_for`, the hosts of so many devices are enough, and the others are not waited for.
 
         Raises:
             RoundFailedError: fewer hosts answered than `min-reply-share` wants, or nobody serves these devices.
@@ -112,8 +122,12 @@ class Directory:
         if not served:
             raise RoundFailedError(f"{message_type}: none of the {len(devices)} devices asked for is served by a connected host")
         questions = {host: Question(task_for(here), arrays) for host, here in served.items()}
-        answers, failures = self._asked(message_type, questions, reply_kind)
-        self._require_replies(message_type, len(questions), len(answers), failures)
+
+        def enough(hosts: Collection[int]) -> bool:
+            return sum(len(served[host]) for host in hosts) >= waits_for
+
+        answers, failures = self._asked(message_type, questions, reply_kind, enough if waits_for else None)
+        self._require_replies(message_type, len(answers) + len(failures), len(answers), failures)
         unserved = sorted(wanted.difference(*served.values()))
         left_out = self.unanswered + [f"{message_type}: {line}" for line in by_reason((device, UNSERVED) for device in unserved)]
         for host, why in failures.items():
@@ -129,9 +143,11 @@ class Directory:
             for name, those in of_each.items()
         )
 
-    def _asked(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def _asked(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         """Ask, and count the bytes of questions and answers; see `Hosts`."""
-        answers, failures = self.hosts.ask(message_type, questions, reply_kind)
+        answers, failures = self.hosts.ask(message_type, questions, reply_kind, enough)
         sent = {id(question.arrays): array_bytes(question.arrays) for question in questions.values()}  # hosts are sent the same ones
         down = _added(sent[id(each.arrays)] | {WORDS: word_bytes(each.task)} for each in questions.values())
         up = _added(array_bytes(each.arrays) | {WORDS: word_bytes(each.reply)} for each in answers.values())
@@ -178,12 +194,14 @@ def _without(profile: HostProfile, devices: set[str]) -> HostProfile:
     return replace(profile, devices=tuple(each for each in profile.devices if each.device not in devices))
 
 
-def _check_source(host: int, profile: HostProfile) -> None:
-    if profile.source != client_source():
-        raise CodeMismatchError(
-            f"host {host} runs client code {profile.source}, this server expects {client_source()}: another checkout or version answered; "
-            "install the same version on both, and start the SuperLink from the folder of the app that is run"
-        )
+def _of_other_code(profiles: Mapping[int, HostProfile]) -> dict[int, str]:
+    """Return which hosts run other client code than this server sends them, and what to do."""
+    return {
+        host: f"host {host} runs client code {profile.source}, this server expects {client_source()}: another checkout or version "
+        "answered; install the same version on both, and start the SuperLink from the folder of the app that is run"
+        for host, profile in profiles.items()
+        if profile.source != client_source()
+    }
 
 
 def _check_served_once(profiles: dict[int, HostProfile]) -> None:

@@ -85,9 +85,7 @@ def _evaluate(run: Run, devices: Sequence[str], personalise: tuple[str, ...]) ->
     left_out: list[str] = []
     reasons: list[tuple[str, str]] = []
     for first in range(0, len(devices), MOST_AT_ONCE):
-        answers, absent = run.directory.ask(
-            "evaluate.subjects", devices[first : first + MOST_AT_ONCE], task_for, run.arrays, HostEvaluation
-        )
+        answers, absent = run.ask("evaluate.subjects", devices[first : first + MOST_AT_ONCE], task_for, run.arrays, HostEvaluation)
         records += [_record(each, run.split) for answer in answers for each in answer.reply.devices]
         reasons += [(each.device, each.reason) for answer in answers for each in answer.reply.left_out]
         left_out += absent

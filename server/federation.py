@@ -177,7 +177,7 @@ def normalise(run: Run) -> None:
     def task_for(devices: tuple[str, ...]) -> SumsTask:
         return SumsTask(data=run.config.data, devices=devices, differences=run.model.differences)
 
-    answers, left_out = run.directory.ask("query.sums", run.split.training, task_for, {}, HostSums)
+    answers, left_out = run.ask("query.sums", run.split.training, task_for, {}, HostSums)
     for modality, sums in add_sums([answer.reply.sums for answer in answers]).items():
         run.arrays[f"modalities.{modality}.mean"] = sums.mean
         run.arrays[f"modalities.{modality}.std"] = sums.std
@@ -215,7 +215,7 @@ def measure_quality(run: Run) -> dict[str, float]:
         return QualityTask(**run.task_settings(), devices=devices)
 
     sent = {name: values for name, values in run.arrays.items() if is_stage_one(name)}
-    answers, left_out = run.directory.ask("query.quality", run.split.training, task_for, sent, HostQuality)
+    answers, left_out = run.ask("query.quality", run.split.training, task_for, sent, HostQuality)
     measured: dict[str, float] = {}
     for name in (shape.name for shape in run.model.modalities):
         num_windows = sum(answer.reply.num_windows.get(name, 0) for answer in answers)

@@ -3,18 +3,22 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from clmm_core.errors import ConfigError, RoundFailedError
-from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.messages import DeviceProfile, HostUpdate
+from clmm_core.federated.robust import aggregate
 from clmm_core.federated.server_optimizer import ServerOptimizer
 from clmm_core.federated.source import client_source
-from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.report.lines import by_reason
+from clmm_core.report.records import Refusal
 from clmm_core.seeds import derive_seed
+from server.availability import Turnout
 from server.gate import Expected, Update, admitted, told
 from server.run import Run
 from server.run_config import StageConfig
@@ -50,10 +54,11 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
     """Run every round of `stage` that the run has not had yet, replacing `run.arrays` after each.
 
     Raises:
-        ConfigError: no device can keep the deadline of the simulated fleet.
-        RoundFailedError: too few hosts answered, or no answer can be used.
+        ConfigError: no device can keep the deadline of the simulated fleet, or the stage has too few for the way of aggregation.
+        RoundFailedError: too few hosts answered, or too few answers can be used, also when asked again.
     """
     _require_somebody_in_time(run, stage)
+    _require_enough_devices(run, stage)
     num_done = max(0, run.server_round - stage.starts_after)
     if not num_done:
         run.first, run.second = {}, {}
@@ -63,33 +68,101 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         run.server_round += 1
         learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
         held = tuple(device for device in stage.devices if run.quarantine.holds(device, run.server_round))
-        cohort = choose_devices(_without(stage, held), stage.config.participation, run.config.seed, run.server_round)
-        turnout = run.config.availability.turnout(_work(run, stage, cohort), run.server_round)
-        outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
-        if not turnout.present:
-            run.ended(stage.name, since_s, server_round=run.server_round, num_hosts=0, num_devices=0, **turnout.figures(()))
+        asked = _asked(run, stage, _without(stage, held))
+        if not asked.turnout.present:
+            run.ended(stage.name, since_s, server_round=run.server_round, num_hosts=0, num_devices=0, **asked.turnout.figures(()))
             run.keep()
             continue
-        answers, left_out = run.directory.ask(
-            f"train.{stage.name}", turnout.present, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
+        updates = run.repeated(partial(_updates, run, stage, asked, learning_rate))
+        run.arrays = optimizer.apply(
+            run.arrays, aggregate([(each.arrays, each.weights) for each in updates.usable], run.config.aggregation)
         )
-        usable, refused = admitted(answers, _expected(run, stage, outgoing), run.config.gate)
-        left_out += by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
-        left_out += told(refused, run.quarantine.strike(refused, run.server_round), run.server_round, run.config.gate)
-        if not usable:
-            raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
-        run.arrays = optimizer.apply(run.arrays, _mean_of(usable))
         figures, not_in_them = stage.after_round()
-        left_out += not_in_them
-        figures |= _figures(usable) | turnout.figures(name for update in usable for name in update.names)
-        figures |= {"refused": tuple(refused), "quarantined": held}
-        run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
+        figures |= _figures(updates.usable) | asked.turnout.figures(name for each in updates.usable for name in each.names)
+        figures |= {"refused": tuple(updates.refused), "quarantined": held}
+        left_out = (*updates.left_out, *not_in_them)
+        run.ended(stage.name, since_s, server_round=run.server_round, left_out=left_out, **figures)
         run.keep()
 
 
-def choose_devices(devices: tuple[str, ...], participation: float, seed: int, server_round: int) -> tuple[str, ...]:
-    """Return this round's cohort, ascending: a function of seed and round only, at least one device."""
-    count = max(1, round(min(participation, 1.0) * len(devices)))
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Who is asked to train in a round."""
+
+    turnout: Turnout
+    waits_for: int
+    """Devices that are enough, or 0 where all of them are to answer."""
+
+
+def _asked(run: Run, stage: TrainingStage, devices: tuple[str, ...]) -> _Asked:
+    """Draw a round's cohort: more devices than it waits for, where some may fail.
+
+    Source: over-selection, Bonawitz et al., "Towards Federated Learning at Scale", MLSys 2019, arXiv 1902.01046, section 3.2: 130 %.
+    """
+    availability = run.config.availability
+    wanted = most = max(1, round(stage.config.participation * len(devices)))
+    if availability.is_simulated or not run.directory.shares_data:  # else nobody is ever away, and more would be work for nothing
+        most = min(len(devices), math.ceil(wanted * run.config.over_selection))
+    cohort = choose_devices(devices, most, run.config.seed, run.server_round)
+    turnout = availability.turnout(_work(run, stage, cohort), run.server_round, wanted)
+    return _Asked(turnout=turnout, waits_for=wanted if wanted < most and not availability.is_simulated else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Updates:
+    """What came of asking."""
+
+    usable: list[Update]
+    refused: list[Refusal]
+    left_out: list[str]
+
+
+def _updates(run: Run, stage: TrainingStage, asked: _Asked, learning_rate: float) -> _Updates:
+    """Ask hosts to train, and let in what can be used.
+
+    Raises:
+        RoundFailedError: of too few devices.
+    """
+    outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
+    answers, left_out = run.directory.ask(
+        f"train.{stage.name}",
+        asked.turnout.present,
+        lambda devices: stage.task_for(devices, learning_rate),
+        outgoing,
+        HostUpdate,
+        asked.waits_for,
+    )
+    usable, refused = admitted(answers, _expected(run, stage, outgoing), run.config.gate)
+    left_out += by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
+    left_out += told(refused, run.quarantine.strike(refused, run.server_round), run.server_round, run.config.gate)
+    if fault := _too_few(run, usable):
+        raise RoundFailedError(f"{stage.name}, round {run.server_round}: {fault}" + "".join(f"; {line}" for line in left_out))
+    return _Updates(usable=usable, refused=refused, left_out=left_out)
+
+
+def _too_few(run: Run, usable: Sequence[Update]) -> str:
+    """Return what is wrong with the number of devices whose updates count, empty if nothing is."""
+    num_devices = sum(len(update.devices) for update in usable)
+    if not num_devices:
+        return "no device could be trained"
+    if num_devices < run.config.quorum:
+        return f"expected updates of at least {run.config.quorum} devices (quorum), found {num_devices}"
+    counts = Counter(part for update in usable for part in update.weights)
+    return _too_few_for_the_rule(run, counts)
+
+
+def _too_few_for_the_rule(run: Run, counts: Mapping[str, int]) -> str:
+    """Return what the way of aggregation says of so many devices by part, empty if they are enough."""
+    try:
+        for part, count in sorted(counts.items()):
+            run.config.aggregation.require_enough(part, count)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def choose_devices(devices: tuple[str, ...], count: int, seed: int, server_round: int) -> tuple[str, ...]:
+    """Return this round's cohort, ascending: a function of seed and round only."""
     return tuple(sorted(random.Random(derive_seed(seed, "cohort", server_round)).sample(sorted(devices), count)))
 
 
@@ -138,6 +211,16 @@ def _require_somebody_in_time(run: Run, stage: TrainingStage) -> None:
         )
 
 
+def _require_enough_devices(run: Run, stage: TrainingStage) -> None:
+    """Refuse a way of aggregation whose assumption no round of a stage can meet."""
+    profiles = [profile for name, profile in run.directory.devices.items() if name in stage.devices]
+    counts = Counter(part for profile in profiles for part in (*profile.modalities, FUSION))
+    parts = {part_of(name) for name in run.arrays if stage.learns(name)}
+    expected = {part: round(stage.config.participation * count) for part, count in counts.items() if part in parts}
+    if stage.config.rounds and (fault := _too_few_for_the_rule(run, expected)):
+        raise ConfigError(f"aggregation.rule: {stage.name}: {fault}")
+
+
 def _work(run: Run, stage: TrainingStage, cohort: tuple[str, ...]) -> dict[str, int]:
     """Return what each device of a cohort has to do; nothing for one whose host is away."""
     devices = run.directory.devices
@@ -152,13 +235,6 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
     if stage.decay == "none":
         return learning_rate
     return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
-
-
-def _mean_of(updates: Sequence[Update]) -> Arrays:
-    total = WeightedSum()
-    for update in updates:
-        total.add(update.arrays, update.weights)
-    return total.mean()
 
 
 def _figures(updates: Sequence[Update]) -> dict[str, float]:

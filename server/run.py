@@ -1,23 +1,26 @@
 """What the stages of one run share."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from clmm_core.errors import RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.models.config import ModelConfig
 from clmm_core.report.records import Embedding, RoundRecord, RunInfo, Split, Stage
 from clmm_core.report.run_folder import RunFolder
 from server.checkpoint import FOLDER, Checkpoint, CheckpointRecord, write_checkpoint
-from server.directory import Directory
+from server.directory import Directory, TaskFor
 from server.gate import Quarantine
+from server.hosts import Answer
 from server.run_config import RunConfig
 
 MAX_LEFT_OUT = 40
 """Lines of what a step left out that are kept; the others are counted."""
 Report = Callable[[RoundRecord], None]
 """Told of each step as it ends."""
+Given = TypeVar("Given")
 
 
 @dataclass
@@ -51,6 +54,8 @@ class Run:
     is_resumed: bool = False
     """Whether it goes on from a checkpoint, which is past normalisation."""
     keeps_checkpoints: bool = False
+    num_repeats: int = 0
+    """How often the step that goes on was taken again."""
 
     def __post_init__(self) -> None:
         self.quarantine = Quarantine(self.config.gate)
@@ -74,12 +79,41 @@ class Run:
         """Keep what was left out, and why, for the results; each once."""
         self.notes += [reason for reason in dict.fromkeys(left_out) if reason not in self.notes]
 
+    def ask(
+        self, message_type: str, devices: Sequence[str], task_for: TaskFor, arrays: Arrays, kind: type
+    ) -> tuple[list[Answer], list[str]]:
+        """Ask hosts about their devices, again if too few answer; see `Directory.ask`."""
+        return self.repeated(lambda: self.directory.ask(message_type, devices, task_for, arrays, kind))
+
+    def repeated(self, step: Callable[[], Given]) -> Given:
+        """Return what a step gives; one that too few answered is taken again, `round-retries` times at most.
+
+        Raises:
+            RoundFailedError: too few answered each time; says what is kept.
+        """
+        while True:
+            try:
+                return step()
+            except RoundFailedError as error:
+                if self.num_repeats >= self.config.round_retries:
+                    raise RoundFailedError(f"{error}{self._after_all()}") from error
+                self.note([f"taken again: {error}"])
+                self.num_repeats += 1
+                self.directory.hosts.recover()
+
+    def _after_all(self) -> str:
+        """Return what to say of a run that cannot go on."""
+        tried = f" (tried {self.num_repeats + 1} times)" if self.num_repeats else ""
+        is_kept = self.keeps_checkpoints and any(record.server_round for record in self.rounds)
+        return tried + (f". What was learned is kept: clmm run --resume {self.folder.partial}" if is_kept else "")
+
     def ended(self, stage: Stage, since_s: float, **figures: Any) -> None:
         """Record a step that began at `since_s` on the monotonic clock; what it left out also goes to the notes."""
         now_s = time.monotonic()
         figures["left_out"] = _shortened(figures.get("left_out", ()))
         figures = {"num_hosts": self.directory.num_hosts, "num_devices": len(self.directory.devices), **figures}
-        figures["traffic"] = self.directory.take_traffic()
+        figures |= {"traffic": self.directory.take_traffic(), "num_late": self.directory.hosts.take_late(), "num_repeats": self.num_repeats}
+        self.num_repeats = 0
         self._add(RoundRecord(stage=stage, round_s=now_s - since_s, elapsed_s=now_s - self.started_s, **figures))
 
     def repeat(self, record: RoundRecord) -> None:

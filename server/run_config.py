@@ -9,6 +9,7 @@ from clmm_core.data.fleet import DataConfig
 from clmm_core.data.labels import LabelDraw, LabelUnit
 from clmm_core.errors import ConfigError
 from clmm_core.federated.quantise import UpdateBits
+from clmm_core.federated.robust import AggregationConfig, RuleName
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig, ServerOptimizerName
 from clmm_core.models.config import Attention, Branches, Fusion, ModelChoice, Preset
 from clmm_core.training.settings import (
@@ -103,7 +104,14 @@ class RunConfig:
     hosts_timeout_s: float
     """How long to wait for them."""
     min_reply_share: float
-    """Share of the hosts asked that must answer, or the run stops."""
+    """Share of the hosts asked that must answer, or the step is taken again."""
+    over_selection: float
+    """Devices asked in a round for each that it waits for, where some may fail: at least 1."""
+    quorum: int
+    """Devices whose updates must count in a round, or it is taken again."""
+    round_retries: int
+    """How often a step is taken again before the run stops."""
+    aggregation: AggregationConfig
 
 
 def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
@@ -174,6 +182,10 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
         min_hosts=keys.integer("min-hosts", 1),
         hosts_timeout_s=keys.number("hosts-timeout-s", 1),
         min_reply_share=keys.share("min-reply-share"),
+        over_selection=keys.number("over-selection", 1),
+        quorum=keys.integer("quorum", 1),
+        round_retries=keys.integer("round-retries", 0),
+        aggregation=_aggregation(keys),
     )
     keys.refuse_the_rest()
     return config
@@ -230,6 +242,20 @@ def _stage(keys: "_Keys", stage: str) -> StageConfig:
             momentum=keys.share(f"{stage}.server-momentum", below_one=True),
         ),
     )
+
+
+def _aggregation(keys: "_Keys") -> AggregationConfig:
+    config = AggregationConfig(
+        rule=keys.choice("aggregation.rule", RuleName),
+        mixing=keys.boolean("aggregation.mixing"),
+        byzantine_share=keys.number("aggregation.byzantine-share"),
+    )
+    if config.rule != "mean" and keys.boolean("communication.host-aggregation"):
+        raise ConfigError(
+            f"communication.host-aggregation: expected false, for aggregation.rule '{config.rule}' compares devices' updates, found true: "
+            "change one of them"
+        )
+    return config
 
 
 def _host_aggregation(keys: "_Keys") -> bool:

@@ -187,6 +187,23 @@ def simulation(
         run_benchmark(benchmark, results, page, ["clmm", *sys.argv[1:]])
 
 
+@bench.command()
+def reliability(
+    *,
+    rows: Annotated[str, typer.Option(help="Rows of docs/results/reliability.md, with commas between.")] = "R1,R2,R4,R6,R7",
+    hapt: Annotated[Path | None, typer.Option(help="HAPT's recordings, for R4 and R7.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each kind of R4 and R7.")] = 1,
+    results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured.")] = Path("results"),
+    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the rows, between its marks.")] = None,
+) -> None:
+    """Kill servers, writers and devices, and attack the federation: what is left of it; goes on where it was."""
+    from simulation.bench.reliability import Reliability, run_reliability  # noqa: PLC0415
+
+    with _errors_told():
+        asked = Reliability(rows=tuple(row.strip() for row in rows.split(",")), hapt=hapt and hapt.absolute(), seeds=tuple(range(seeds)))
+        run_reliability(asked, results, page, ["clmm", *sys.argv[1:]], typer.echo)
+
+
 @bench.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def engine(context: typer.Context) -> None:
     """Measure how many devices train in a second, one by one and as a stack; needs PyTorch and NumPy alone."""

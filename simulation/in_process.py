@@ -15,7 +15,7 @@ from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
 from clmm_core.training.quality import measure_quality
 from clmm_core.training.tasks import FinetuneTask, PretrainTask
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 
 WORK = {
     "query.sums": sum_channels,
@@ -41,9 +41,18 @@ class InProcessHosts:
         """Return 0 .. num_hosts - 1."""
         return tuple(range(self._num_hosts))
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
-        """Answer one host after the other; messages cross as JSON, as on the wire."""
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
+        """Answer one host after the other, all of them; messages cross as JSON, as on the wire."""
         return {host: self._answer(message_type, host, question, reply_kind) for host, question in questions.items()}, {}
+
+    def recover(self) -> None:
+        """Do nothing: these hosts are always here."""
+
+    def take_late(self) -> int:
+        """Return 0: none of them is ever late."""
+        return 0
 
     def _answer(self, message_type: str, host: int, question: Question, reply_kind: type) -> Answer:
         task: Any = from_json(type(question.task), to_json(question.task))

@@ -17,7 +17,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.training.cohort import train_cohorts
 from clmm_core.training.evaluate import evaluate_cohorts
 from clmm_core.training.together import forget
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 from simulation.in_process import InProcessHosts
 
 Questions = Sequence[tuple[Any, Arrays]]
@@ -40,7 +40,9 @@ class LockstepHosts(InProcessHosts):
         super().__init__(1)
         self._run = run
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         """See `Hosts`; what is better done for all runs waits until all have come to ask."""
         if message_type not in TOGETHER:
             return super().ask(message_type, questions, reply_kind)

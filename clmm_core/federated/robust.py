@@ -56,7 +56,7 @@ class AggregationConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.byzantine_share < 0.5:
-            raise ConfigError(f"byzantine-share: expected a number above 0 and below 0.5, found {self.byzantine_share}")
+            raise ConfigError(f"aggregation.byzantine-share: expected a number above 0 and below 0.5, found {self.byzantine_share}")
 
     def num_faulty(self, num_devices: int) -> int:
         """Return f for a part that this many devices have."""
@@ -75,7 +75,7 @@ class AggregationConfig:
         if num_devices < smallest:
             raise ConfigError(
                 f"part '{part}': {self.rule} expects at least {smallest} devices in a round where {faulty} may be faulty (byzantine-share "
-                f"{self.byzantine_share:g}, at least 1), found {num_devices}: let more devices take part, lower byzantine-share where more "
+                f"{self.byzantine_share:g}, at least 1), found {num_devices}: let more devices take part, lower the share where more "
                 "than 1 may be faulty, or choose a rule that needs fewer: multi-krum needs 2 f + 3, mean 1, the others 2 f + 1"
             )
 

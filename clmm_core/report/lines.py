@@ -111,6 +111,7 @@ def describe_round(record: RoundRecord, rounds_total: int | None) -> str:
         parts.append(f"round {record.server_round}" + (f"/{rounds_total}" if rounds_total is not None else ""))
     parts.append(plural(record.num_devices, "device"))
     parts += absent_in_words(record)
+    parts += repeats_in_words(record)
     if record.loss is not None:
         parts.append(f"loss {record.loss:.3f}")
     if record.validation_accuracy is not None:
@@ -131,6 +132,15 @@ def absent_in_words(record: RoundRecord) -> list[str]:
         return []
     counts = ((record.num_dropped_out, "dropped out"), (record.num_stragglers, "too slow"))
     return [*(f"{count:,} {what}" for count, what in counts if count), f"{duration(record.simulated_s)} simulated"]
+
+
+def repeats_in_words(record: RoundRecord) -> list[str]:
+    """Return how answers failed a step, e.g. `2 late answers`, `taken again once`; nothing where all was well."""
+    late = [plural(record.num_late, "late answer")] if record.num_late else []
+    return [
+        *late,
+        *(["taken again " + ("once" if record.num_repeats == 1 else f"{record.num_repeats} times")] if record.num_repeats else []),
+    ]
 
 
 def subject_row(subject: SubjectRecord) -> list[str]:

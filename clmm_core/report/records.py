@@ -84,6 +84,10 @@ class RoundRecord:
     """Devices of the cohort that failed, in a simulated fleet; they were not asked."""
     num_stragglers: int = 0
     """Devices that would have missed the deadline of a simulated fleet; they were not asked."""
+    num_late: int = 0
+    """Answers that came after their round had closed; they were dropped."""
+    num_repeats: int = 0
+    """How often the step was taken again because too few answered."""
     simulated_s: float | None = None
     """What the round would have taken on a simulated fleet, in seconds; None where nothing is simulated."""
     loss: float | None = None

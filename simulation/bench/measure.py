@@ -4,20 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
-from clmm_core.errors import DataError
-from clmm_core.federated.codec import to_json
 from clmm_core.federated.source import fingerprint
-from clmm_core.files import replace_file
-from clmm_core.report.run_json import read_json
 from simulation.bench.engine import Engine, measured_engine
 from simulation.bench.fleet import Device, Setting, Way
 from simulation.bench.host_share import HostShare, host_share
+from simulation.bench.kept import Kept
 from simulation.bench.ray_start import ray_start_s
 from simulation.bench.turn import Turn, run_turn
 
-Kept = TypeVar("Kept")
 PACKAGES = ("clmm_core", "client", "server", "simulation")
 WAYS: tuple[Way, ...] = ("ours", "stock")
 SCALED_BATCH = 32
@@ -99,7 +95,7 @@ def measure(benchmark: Benchmark, folder: Path, say: Callable[[str], None], so_f
         say: told what is measured, and what came out.
         so_far: given everything there is after each measurement.
     """
-    kept, found = _Kept(folder / code(), say), Measurements()
+    kept, found = _KeptTurns(folder / code(), say), Measurements()
 
     def add(**more: Any) -> None:
         nonlocal found
@@ -128,37 +124,22 @@ def _ray_start_s(benchmark: Benchmark) -> float:
     return median(ray_start_s(workers) for _ in range(benchmark.turns))
 
 
-class _Kept:
-    """Measurements in a folder, a file each."""
+class _KeptTurns(Kept):
+    """Runs and hosts' shares, which say how quick they were."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, say)
+        self._tell = say
 
     def turn(self, setting: Setting, number: int) -> Turn:
         """Return a run of this setting, and say how quick it was."""
         name = f"{setting.way}-{setting.device}-{setting.num_devices}-batch-{setting.batch_size}-rounds-{setting.rounds}-turn-{number}"
         turn = self.get(name, Turn, lambda: run_turn(setting))
         rounds = ", ".join(f"{each:.1f}" for each in turn.round_s)
-        self._say(f"{name}: {turn.updates_per_s:.2f} device-updates/s (rounds of {rounds} s)")
+        self._tell(f"{name}: {turn.updates_per_s:.2f} device-updates/s (rounds of {rounds} s)")
         return turn
 
     def share(self, setting: Setting, num_devices: int) -> HostShare:
         """Return where a host's share of a round goes."""
         name = f"host-share-{setting.device}-{num_devices}-batch-{setting.batch_size}"
         return self.get(name, HostShare, lambda: host_share(setting, num_devices))
-
-    def get(self, name: str, kind: type[Kept], take: Callable[[], Kept]) -> Kept:
-        """Return a measurement that is there, else take it and keep it.
-
-        Raises:
-            DataError: what is there cannot be read.
-        """
-        file = self._folder / f"{name}.json"
-        if not file.exists():
-            self._say(f"measuring {name}")
-            replace_file(file, to_json(take()))
-        try:
-            return read_json(file, kind)
-        except DataError as error:
-            raise DataError(f"{error}; remove the file to measure again") from error

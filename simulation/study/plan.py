@@ -27,6 +27,8 @@ OF_TREES = ("seed", "data.", "split.", "labels.", "evaluate.")
 ADDED = {
     **{"evaluate.smooth-s": 0.0, "selftrain.align": False, "data.same-side": False, "communication.update-bits": 32},
     "communication.host-aggregation": True,
+    **{"over-selection": 1.3, "quorum": 1, "round-retries": 2},
+    **{"aggregation.rule": "mean", "aggregation.mixing": True, "aggregation.byzantine-share": 0.2},
     **{"gate.norm-factor": 10.0, "gate.clip": 0.0, "gate.strikes": 2, "gate.quarantine-rounds": 10},
     **{"fleet.drop-out": 0.0, "fleet.speed-spread": 0.0, "fleet.windows-per-s": 100.0, "fleet.deadline-s": 0.0},
 }

@@ -143,10 +143,10 @@ class Deployment:
         """Return what a process has said."""
         return self.log(name).read_text(errors="replace")
 
-    def start_run(self, app: Path, name: str, *, resume: bool = False) -> str:
+    def start_run(self, app: Path, name: str, *, resume: bool = False, **overrides: Value) -> str:
         """Hand a run over, or one that ended again, and return Flower's id of it."""
         settings = self.results.parent / f"{name}.toml"
-        settings.write_text(to_toml({**RUN, "results-dir": str(self.results), "run-name": name, "resume": resume}))
+        settings.write_text(to_toml({**RUN, "results-dir": str(self.results), "run-name": name, "resume": resume, **overrides}))
         return str(self.flwr("run", str(app), "--run-config", str(settings))["run-id"])
 
     def status(self, run_id: str) -> str:

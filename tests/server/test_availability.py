@@ -20,7 +20,7 @@ FLEET = Availability(seed=3, drop_out=0.2, speed_spread=0.5, windows_per_s=10.0,
 
 
 def test_by_default_everybody_takes_part_and_nothing_is_simulated():
-    turnout = Availability().turnout({"b": 5, "a": 0}, 1)
+    turnout = Availability().turnout({"b": 5, "a": 0}, 1, 2)
     assert turnout.present == ("a", "b")
     assert turnout.figures(["a", "b"]) == {}
 
@@ -42,28 +42,28 @@ def test_a_device_keeps_its_speed_and_the_median_is_one():
 
 def test_a_round_by_hand():
     fleet = Availability(windows_per_s=10.0, deadline_s=3.0)
-    turnout = fleet.turnout({"a": 10, "b": 30, "c": 31}, 1)
+    turnout = fleet.turnout({"a": 10, "b": 30, "c": 31}, 1, 3)
     assert (turnout.present, turnout.dropped_out, turnout.stragglers) == (("a", "b"), (), ("c",))
     assert turnout.takes_s == {"a": 1.0, "b": 3.0}
     assert turnout.figures(["a"]) == {"num_dropped_out": 0, "num_stragglers": 1, "simulated_s": 3.0}, "waited for c in vain"
-    patient = replace(fleet, deadline_s=4.0).turnout({"a": 10, "b": 30, "c": 31}, 1)
+    patient = replace(fleet, deadline_s=4.0).turnout({"a": 10, "b": 30, "c": 31}, 1, 3)
     assert patient.simulated_s(["a", "c"]) == pytest.approx(3.1)
     assert patient.simulated_s(["a"]) == pytest.approx(1.0), "those whose host failed do not count"
 
 
 def test_a_slow_device_takes_longer_by_its_speed():
-    turnout = replace(FLEET, drop_out=0.0, deadline_s=0.0).turnout(dict.fromkeys(DEVICES[:5], 20), 1)
+    turnout = replace(FLEET, drop_out=0.0, deadline_s=0.0).turnout(dict.fromkeys(DEVICES[:5], 20), 1, 5)
     assert turnout.takes_s == {device: pytest.approx(2.0 / FLEET.speed(device)) for device in DEVICES[:5]}
 
 
 @given(st.integers(0, 100), st.integers(1, 100), st.sets(st.sampled_from(DEVICES[:50])))
 def test_every_device_is_in_one_place_and_it_does_not_matter_who_else_was_chosen(seed: int, server_round: int, chosen: set[str]):
     fleet = replace(FLEET, seed=seed)
-    turnout = fleet.turnout(dict.fromkeys(chosen, 100), server_round)
+    turnout = fleet.turnout(dict.fromkeys(chosen, 100), server_round, len(chosen))
     assert sorted((*turnout.present, *turnout.dropped_out, *turnout.stragglers)) == sorted(chosen)
     assert all(seconds <= fleet.deadline_s for seconds in turnout.takes_s.values())
     for device in chosen:
-        alone = fleet.turnout({device: 100}, server_round)
+        alone = fleet.turnout({device: 100}, server_round, 1)
         for name in ("present", "dropped_out", "stragglers"):
             assert (device in getattr(turnout, name)) == (device in getattr(alone, name))
 
@@ -114,3 +114,15 @@ def test_absences_in_a_sentence():
     (line,) = absences([step, replace(step, num_dropped_out=3, num_stragglers=1, simulated_s=30.0), replace(step, simulated_s=12.5)])
     assert line.startswith("simulated fleet: over 2 rounds 3 times a chosen device dropped out and 1 times one was too slow")
     assert "42.5 s" in line
+
+
+def test_of_more_than_are_wanted_the_quickest_take_part_and_nobody_else_is_waited_for():
+    fleet = Availability(windows_per_s=10.0, deadline_s=5.0)
+    work = {"a": 40, "b": 10, "c": 20, "d": 60, "e": 20}
+    turnout = fleet.turnout(work, 1, 3)
+    assert (turnout.present, turnout.stragglers) == (("b", "c", "e"), ("d",))
+    assert turnout.simulated_s(turnout.present) == 2.0, "d's deadline is of no interest any more"
+    assert fleet.turnout(work, 1, 2).present == ("b", "c"), "of c and e, as quick as each other, the first by name"
+    everybody = fleet.turnout(work, 1, 5)
+    assert everybody.present == ("a", "b", "c", "e")
+    assert everybody.simulated_s(everybody.present) == 5.0, "waited for d in vain"

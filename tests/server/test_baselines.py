@@ -23,7 +23,7 @@ from clmm_core.training.cohort import train_cohort
 from clmm_core.training.model_arrays import new_arrays
 from clmm_core.training.tasks import SelftrainTask
 from server.federation import begin, run_federation
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 from server.run_config import RunConfig, Value, parse_run_config
 from simulation import in_process
 from simulation.in_process import InProcessHosts
@@ -61,7 +61,9 @@ class Hosts(InProcessHosts):
         super().__init__(num_hosts)
         self.answered: dict[str, list[Any]] = {}
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         answers, failures = super().ask(message_type, questions, reply_kind)
         self.answered.setdefault(message_type, []).extend(answer.reply for answer in answers.values())
         return answers, failures

@@ -15,7 +15,7 @@ from clmm_core.federated.source import client_source
 from clmm_core.federated.traffic import WORDS, word_bytes
 from clmm_core.training.tasks import ProfileTask
 from server.directory import Directory
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 
 ACCELEROMETER = ModalityProfile(channels=3, time_steps=64, num_windows=4, unit="m/s^2")
 
@@ -37,11 +37,20 @@ class FakeHosts:
     profiles: dict[int, HostProfile]
     failing: dict[int, str] = field(default_factory=dict)
     asked: list[tuple[str, int, Any]] = field(default_factory=list)
+    num_recovered: int = 0
+
+    def recover(self) -> None:
+        self.num_recovered = self.num_recovered + 1
+
+    def take_late(self) -> int:
+        return 0
 
     def names(self) -> tuple[int, ...]:
         return tuple(sorted(self.profiles))
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         del reply_kind
         self.asked += [(message_type, host, question.task) for host, question in questions.items()]
         failures = {host: self.failing[host] for host in questions if host in self.failing}
@@ -145,12 +154,42 @@ def test_one_subject_on_two_hosts_is_refused():
         directory(FakeHosts({1: serves("a", "b"), 2: serves("b")})).refresh()
 
 
-def test_other_client_code_is_refused():
+def test_hosts_that_all_run_other_code_end_the_run_and_one_among_others_is_left_out():
     stranger = replace(serves("b"), source="0123456789abcdef")
-    with pytest.raises(
-        CodeMismatchError, match=rf"host 2 runs client code 0123456789abcdef, this server expects {client_source()}.*install"
-    ):
-        directory(FakeHosts({1: serves("a"), 2: stranger})).refresh()
+    why = f"host 2 runs client code 0123456789abcdef, this server expects {client_source()}"
+    with pytest.raises(CodeMismatchError, match=why + ".*install"):
+        directory(FakeHosts({2: stranger})).refresh()
+    mixed = directory(FakeHosts({1: serves("a"), 2: stranger}))
+    assert ask(mixed, "a")[0] == [("a",)]
+    (line,) = mixed.unanswered
+    assert line.startswith(f"query.profile: host 2 did not answer: {why}")
+    with pytest.raises(RoundFailedError, match=why):
+        directory(FakeHosts({1: serves("a"), 2: stranger}), min_reply_share=0.6).refresh()
+
+
+def test_hosts_of_enough_devices_are_enough():
+    """The hosts say themselves whom they do not wait for; here 3 is late, and counts neither as an answer nor as a failure."""
+
+    class Closing(FakeHosts):
+        def ask(self, message_type, questions, reply_kind, enough=None):
+            answers, failures = super().ask(message_type, questions, reply_kind)
+            if enough is not None:
+                assert [enough(hosts) for hosts in ((), (1,), (3,), (1, 2))] == [False, False, True, True]
+                answers = {host: answers[host] for host in (1, 2)}
+            return answers, failures
+
+    asked = directory(Closing({1: serves("a"), 2: serves("b"), 3: serves("c", "d")}), min_reply_share=1.0)
+    answers, left_out = asked.ask("train.pretrain", ("a", "b", "c", "d"), lambda here: here, {}, tuple, waits_for=2)
+    assert ([answer.devices for answer in answers], left_out) == ([("a",), ("b",)], [])
+
+
+def test_it_knows_whether_any_host_can_serve_any_device():
+    asked = directory(FakeHosts({1: sharing(device("a")), 2: sharing(device("b"))}))
+    asked.refresh()
+    assert asked.shares_data
+    asked = directory(FakeHosts({1: sharing(device("a")), 2: serves("b")}))
+    asked.refresh()
+    assert not asked.shares_data
 
 
 def test_a_failing_host_is_named_with_its_devices_while_enough_answer():

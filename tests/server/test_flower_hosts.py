@@ -4,15 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from clmm_core import errors
 from clmm_core.data.fleet import DataConfig
-from clmm_core.errors import ClmmError, CodeMismatchError, DataError, RoundFailedError
+from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import DeviceTraining, HostUpdate
 from clmm_core.training.tasks import SumsTask
-from server.flower_hosts import FlowerHosts
+from server.flower_hosts import NOT_TAKEN, RECOVER_S, FlowerHosts
 from server.hosts import Question
 
 pytestmark = pytest.mark.usefixtures("_in_flower_task")
@@ -22,24 +23,48 @@ TASK = SumsTask(data=DataConfig(), devices=("a",), differences=False)
 
 
 class FakeGrid:
-    """Fills in message ids as Flower's grids do, and asks `respond` for the reply to each; None is a host that does not answer."""
+    """Fills in message ids as Flower's grids do, and asks `respond` for the reply to each; None is a host that does not answer.
+
+    Each look at what came takes no time; who waits for the next one lets it pass.
+    """
 
     def __init__(self, respond: Respond, nodes: Iterable[list[int]] = ()) -> None:
         self._respond = respond
         self._nodes = iter(nodes)
         self.sent: list[Message] = []
-        self.timeout: float | None = None
+        self.come: dict[str, Message] = {}
+        """Replies by the message they answer, until they are taken."""
+        self.now_s = 0.0
+        self.looks: list[int] = []
+        """How many messages were asked for in each look."""
+        self.after: dict[float, list[Message]] = {}
+        """Replies that come at some time."""
+        self.takes: Callable[[Message], bool] = lambda message: True
 
     def get_node_ids(self) -> list[int]:
         return next(self._nodes)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        self.timeout = timeout
-        for number, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = f"message-{number}"
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        taken = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"message-{len(self.sent)}"
             self.sent.append(message)
-        replies = [self._respond(message) for message in self.sent]
-        return [reply for reply in reversed(replies) if reply is not None]
+            if not self.takes(message):
+                continue
+            taken.append(message.metadata.message_id)
+            if (answer := self._respond(message)) is not None:
+                self.come[message.metadata.message_id] = answer
+        return taken
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        wanted = list(message_ids)
+        self.looks.append(len(wanted))
+        for when_s in [when_s for when_s in self.after if when_s <= self.now_s]:
+            self.come |= {each.metadata.reply_to_message_id: each for each in self.after.pop(when_s)}
+        return [self.come.pop(each) for each in reversed(wanted) if each in self.come]
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 def reply(message: Message, text: str, arrays: Arrays) -> Message:
@@ -71,7 +96,8 @@ def lost(message: Message, reason: str = "", code: int = 3) -> Message:
 
 
 def hosts_over(grid: FakeGrid, **settings: Any) -> FlowerHosts:
-    return FlowerHosts(grid, **{"min_hosts": 1, "hosts_timeout_s": 10.0, "round_timeout_s": 60.0, **settings})  # type: ignore[arg-type]
+    usual = {"min_hosts": 1, "hosts_timeout_s": 10.0, "round_timeout_s": 60.0, "sleep": grid.sleep, "clock": lambda: grid.now_s}
+    return FlowerHosts(grid, **{**usual, **settings})  # type: ignore[arg-type]
 
 
 def ask(grid: FakeGrid, *hosts: int, arrays: Arrays | None = None) -> Any:
@@ -90,7 +116,7 @@ def test_each_host_gets_its_question_and_answers_come_in_the_order_asked():
     assert [(m.metadata.dst_node_id, m.metadata.message_type) for m in grid.sent] == [(host, "train.pretrain") for host in (30, 10, 20)]
     assert from_json(SumsTask, str(grid.sent[0].content["task"]["json"])) == TASK
     assert np.array_equal(grid.sent[0].content["arrays"]["w"].numpy(), weights)
-    assert grid.timeout == 60.0
+    assert (grid.now_s, grid.looks) == (0.0, [3]), "nobody is waited for who has answered"
 
 
 def test_an_error_reply_belongs_to_the_host_it_answers_whoever_it_comes_from():
@@ -111,9 +137,12 @@ def test_an_error_without_a_reason_shows_its_code():
 
 
 def test_a_host_that_does_not_answer_is_named():
-    answers, failures = ask(FakeGrid(lambda message: None if message.metadata.dst_node_id == 10 else update_of(message)), 10, 20)
+    grid = FakeGrid(lambda message: None if message.metadata.dst_node_id == 10 else update_of(message))
+    answers, failures = ask(grid, 10, 20)
     assert list(answers) == [20]
     assert failures == {10: "no answer within 60 s"}
+    assert grid.now_s == pytest.approx(60.0), "closed when the time is up"
+    assert set(grid.looks[1:]) == {1}, "who has answered is not looked for again"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)], ids=lambda kind: kind.__name__)
@@ -131,10 +160,84 @@ def test_a_refusal_of_a_class_we_do_not_have_is_still_one_of_ours(kind: str):
         ask(FakeGrid(lambda message: refuse(message, kind, "as it says")), 10)
 
 
-def test_a_refusal_counts_even_when_others_answer():
-    grid = FakeGrid(lambda m: update_of(m) if m.metadata.dst_node_id == 10 else refuse(m, "DataError", "no recordings"))
-    with pytest.raises(DataError, match=r"no recordings \(said by host 20\)"):
-        ask(grid, 10, 20)
+def test_a_host_that_refuses_or_sends_nonsense_is_one_that_did_not_answer_while_others_do():
+    nonsense = {20: lambda m: refuse(m, "DataError", "no recordings"), 30: lambda m: reply(m, '{"weights": NaN}', {})}
+    nonsense |= {40: lambda m: Message(RecordDict({"error": ConfigRecord({})}), reply_to=m), 50: broken}
+    grid = FakeGrid(lambda m: nonsense.get(m.metadata.dst_node_id, update_of)(m))
+    answers, failures = ask(grid, 10, 20, 30, 40, 50)
+    assert list(answers) == [10]
+    assert failures[20] == "no recordings (said by host 20)"
+    assert "expected a HostUpdate" in failures[30]
+    assert failures[40] == "None (said by host 40)"
+    assert "host 50: expected a HostUpdate with arrays, found what cannot be read" in failures[50]
+
+
+def broken(message: Message) -> Message:
+    """Return an update whose bytes are no array."""
+    answer = update_of(message)
+    answer.content["arrays"]["modalities.acc.w"].data = b"\x93NUMPY no array"
+    return answer
+
+
+def late(grid: FakeGrid, number: int) -> Message:
+    return update_of(grid.sent[number])
+
+
+def test_answers_that_come_after_the_time_is_up_are_dropped_and_counted_once():
+    grid = FakeGrid(lambda message: None if message.metadata.dst_node_id == 10 else update_of(message))
+    hosts = hosts_over(grid)
+    question = Question(TASK, {})
+    assert list(hosts.ask("train.pretrain", {10: question, 20: question}, HostUpdate)[0]) == [20]
+    assert hosts.take_late() == 0
+    grid.after[grid.now_s] = [late(grid, 0)]
+    answers, _ = hosts.ask("train.pretrain", {20: question}, HostUpdate)
+    assert list(answers) == [20], "the late one answers another question"
+    assert (hosts.take_late(), hosts.take_late()) == (1, 0)
+
+
+def test_a_late_error_is_no_late_answer():
+    grid = FakeGrid(lambda message: None)
+    hosts = hosts_over(grid)
+    hosts.ask("train.pretrain", {10: Question(TASK, {})}, HostUpdate)
+    grid.come["message-0"] = lost(grid.sent[0], "unavailable")
+    assert hosts.take_late() == 0
+    looks = len(grid.looks)
+    assert hosts.take_late() == 0
+    assert len(grid.looks) == looks, "and is not looked for again"
+
+
+def test_a_question_that_has_enough_answers_is_closed():
+    grid = FakeGrid(lambda message: update_of(message) if message.metadata.dst_node_id < 30 else None)
+    questions = {host: Question(TASK, {}) for host in (10, 20, 30, 40)}
+    hosts = hosts_over(grid)
+    answers, failures = hosts.ask("train.pretrain", questions, HostUpdate, lambda answered: len(answered) >= 2)
+    assert (list(answers), failures, grid.now_s) == ([10, 20], {}, 0.0), "who is late has not failed"
+    grid.come |= {f"message-{number}": late(grid, number) for number in (2, 3)}
+    assert hosts.take_late() == 2
+
+
+def test_what_the_superlink_does_not_take_is_not_waited_for():
+    grid = FakeGrid(update_of)
+    grid.takes = lambda message: message.metadata.dst_node_id != 10
+    answers, failures = ask(grid, 10, 20)
+    assert (list(answers), grid.now_s) == ([20], 0.0)
+    assert failures == {10: NOT_TAKEN}
+
+
+def test_a_superlink_that_ends_while_it_is_told_takes_nothing(monkeypatch: pytest.MonkeyPatch):
+    grid = FakeGrid(update_of)
+
+    def push(messages: Iterable[Message]) -> list[str]:
+        raise ObjectPushError("object", 1, "session")
+
+    monkeypatch.setattr(grid, "push_messages", push)
+    assert ask(grid, 10) == ({}, {10: NOT_TAKEN})
+
+
+def test_hosts_are_given_time_to_come_back():
+    grid = FakeGrid(update_of)
+    hosts_over(grid).recover()
+    assert grid.now_s == RECOVER_S
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from clmm_core.federated.arrays import FUSION, Arrays
 from clmm_core.federated.individual import placed
 from clmm_core.federated.messages import DeviceTraining, HostUpdate
 from clmm_core.federated.quantise import pack
+from clmm_core.federated.robust import AggregationConfig, RuleName, aggregate
 from clmm_core.report.records import Refusal
 from server.gate import Expected, GateConfig, Quarantine, Update, admitted
 from server.hosts import Answer
@@ -108,6 +110,22 @@ def test_a_faulty_update_is_refused_and_named_and_the_others_count(fault: str) -
     assert [update.names for update in usable] == [("a",), ("b",), ("c",), ("d",)]
     assert [refusal.devices for refusal in refusals] == [("e",)]
     assert re.search(reason, refusals[0].reason), refusals[0].reason
+
+
+@pytest.mark.parametrize("mixing", [True, False])
+@pytest.mark.parametrize("rule", get_args(RuleName))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_one_device_sends_each_rule_gives_what_it_gives_of_the_others(fault: str, rule: RuleName, mixing: bool) -> None:
+    others = [*honest(), answer_of("f", update_of(7))]
+    config = AggregationConfig(rule=rule, mixing=mixing, byzantine_share=0.2)
+    alone, combined = (
+        aggregate([(each.arrays, each.weights) for each in admitted(answers, EXPECTED, STRICT)[0]], config)
+        for answers in (others, [*others, FAULTS[fault][0](answer_of("e", update_of(9)))])
+    )
+    assert combined.keys() == LEARNING.keys()
+    for name, values in combined.items():
+        assert np.isfinite(values).all()
+        np.testing.assert_array_equal(values, alone[name])
 
 
 def test_honest_updates_all_count_as_they_are() -> None:

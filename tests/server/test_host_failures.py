@@ -9,7 +9,7 @@ import pytest
 from clmm_core.errors import ClmmError, RoundFailedError
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import read_rounds
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 from server.run_config import Value
 from simulation.in_process import InProcessHosts
 
@@ -37,7 +37,9 @@ class FlakyHosts(InProcessHosts):
     def names(self) -> tuple[int, ...]:
         return tuple(host for host in super().names() if not (self._is_gone and host in self.away))
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         if message_type == self.message_type and self.asked.count(message_type) >= self.before:
             self._is_gone = True
             if self.error is not None:
@@ -99,7 +101,9 @@ def test_a_host_that_fails_while_it_is_profiled_is_asked_again_so_that_its_devic
     class OnceDead(InProcessHosts):
         num_asked = 0
 
-        def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        def ask(
+            self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+        ) -> tuple[dict[int, Answer], dict[int, str]]:
             self.num_asked += 1
             answers, _ = super().ask(message_type, questions, reply_kind)
             return (answers, {}) if self.num_asked > 1 else ({0: answers[0]}, {1: "its worker died"})

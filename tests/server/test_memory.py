@@ -27,7 +27,7 @@ from clmm_core.federated.source import client_source
 from clmm_core.report.records import NUM_CALIBRATION_BINS
 from clmm_core.training.tasks import EvaluateTask, ProfileTask, QualityTask, SumsTask, TrainTask, learns
 from server import results
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 from server.run_config import parse_run_config
 
 MOST_BYTES = 8000
@@ -43,10 +43,18 @@ class MadeUpHosts:
     def __init__(self, num_devices: int) -> None:
         self._devices = [f"device-{number:05d}" for number in range(num_devices)]
 
+    def recover(self) -> None:
+        raise AssertionError("they never fail")
+
+    def take_late(self) -> int:
+        return 0
+
     def names(self) -> tuple[int, ...]:
         return tuple(range(10))
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         del message_type
         return {host: self._answer(host, question, reply_kind) for host, question in questions.items()}, {}
 

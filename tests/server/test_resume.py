@@ -15,7 +15,7 @@ from clmm_core.federated.messages import HostProfile
 from clmm_core.report.records import RunRecord
 from clmm_core.report.run_folder import ROUNDS, WEIGHTS
 from server.checkpoint import FOLDER
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 from server.run_config import Value
 from simulation.in_process import InProcessHosts
 
@@ -38,7 +38,9 @@ class HostsUntil(InProcessHosts):
         self.left = number
         self.asked: list[str] = []
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         self.asked.append(message_type)
         self.left -= 1
         if not self.left:
@@ -156,7 +158,9 @@ def test_what_cannot_go_on_says_why(train: Train, overrides: dict[str, Value], m
 
 def test_a_run_that_goes_on_cannot_be_gone_on_with(train: Train, tmp_path: Path):
     class Meanwhile(InProcessHosts):
-        def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        def ask(
+            self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+        ) -> tuple[dict[int, Answer], dict[int, str]]:
             if message_type == "train.finetune":
                 with pytest.raises(ConfigError, match="its run goes on in another process"):
                     train({"resume": True}, keeps_checkpoints=True)
@@ -167,7 +171,9 @@ def test_a_run_that_goes_on_cannot_be_gone_on_with(train: Train, tmp_path: Path)
 
 def test_recordings_that_do_not_fit_the_model_are_refused(train: Train):
     class Shorter(InProcessHosts):
-        def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+        def ask(
+            self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+        ) -> tuple[dict[int, Answer], dict[int, str]]:
             answers, failures = super().ask(message_type, questions, reply_kind)
             return {host: replace(answer, reply=shorter(answer.reply)) for host, answer in answers.items()}, failures
 

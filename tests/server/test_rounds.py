@@ -14,6 +14,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.individual import placed
 from clmm_core.federated.messages import DeviceProfile, DeviceTraining, HostProfile, HostUpdate, LeftOut, ModalityProfile
 from clmm_core.federated.quantise import pack
+from clmm_core.federated.robust import AggregationConfig
 from clmm_core.federated.server_optimizer import ServerOptimizerConfig
 from clmm_core.federated.source import client_source
 from clmm_core.federated.traffic import WORDS
@@ -23,7 +24,7 @@ from clmm_core.report.run_folder import RunFolder, read_rounds
 from server.availability import Availability
 from server.directory import Directory
 from server.gate import GateConfig, Quarantine
-from server.hosts import Answer, Question
+from server.hosts import Answer, Enough, Question
 from server.rounds import TrainingStage, choose_devices, decayed, train_stage
 from server.run import Run
 from server.run_config import StageConfig, parse_run_config
@@ -42,19 +43,32 @@ class TrainingHosts:
     cohorts: list[tuple[str, ...]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     sent: list[Arrays] = field(default_factory=list)
+    num_recovered: int = 0
     bits: int = 32
     """Below 32 updates are packed, and that of device "z" is cut off."""
+    shares_data: bool = True
+    closing: list[bool] = field(default_factory=list)
+    """Whether each question said when it had enough."""
     is_folded: bool = True
     """Else each host sends two updates by themselves, the second ten times the first at a third of its weight; "z" misnames them."""
+
+    def recover(self) -> None:
+        self.num_recovered = self.num_recovered + 1
+
+    def take_late(self) -> int:
+        return 0
 
     def names(self) -> tuple[int, ...]:
         return tuple(range(len(self.updates)))
 
-    def ask(self, message_type: str, questions: Mapping[int, Question], reply_kind: type) -> tuple[dict[int, Answer], dict[int, str]]:
+    def ask(
+        self, message_type: str, questions: Mapping[int, Question], reply_kind: type, enough: Enough | None = None
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
         names = list(self.updates)
         if message_type == "query.profile":
             return {host: Answer(self._profile(names[host]), {}) for host in questions}, {}
         assert (message_type, reply_kind) == ("train.pretrain", HostUpdate)
+        self.closing.append(enough is not None)
         self.cohorts.append(tuple(device for question in questions.values() for device in question.task[0]))
         self.rates += [question.task[1] for question in questions.values()]
         self.sent += [question.arrays for question in questions.values()]
@@ -68,6 +82,7 @@ class TrainingHosts:
             source=client_source(),
             modalities=("acc",),
             window_s=1.0,
+            shares_data=self.shares_data,
             devices=(device,) if self.is_folded else (device, replace(device, device=f"{name}2")),
         )
 
@@ -131,23 +146,23 @@ def train(run: Run, config: StageConfig = STAGE, devices: tuple[str, ...] = DEVI
 @given(
     seed=st.integers(0, 2**40),
     server_round=st.integers(1, 10_000),
-    participation=st.floats(0, 1),
+    count=st.integers(1, 8),
     order=st.permutations([f"d{i}" for i in range(8)]),
 )
-def test_the_cohort_depends_on_seed_and_round_only(seed: int, server_round: int, participation: float, order: list[str]):
-    cohort = choose_devices(tuple(order), participation, seed, server_round)
-    assert cohort == choose_devices(tuple(sorted(order)), participation, seed, server_round)
+def test_the_cohort_depends_on_seed_and_round_only(seed: int, server_round: int, count: int, order: list[str]):
+    cohort = choose_devices(tuple(order), count, seed, server_round)
+    assert cohort == choose_devices(tuple(sorted(order)), count, seed, server_round)
     assert list(cohort) == sorted(set(cohort))
-    assert len(cohort) == max(1, round(participation * 8))
+    assert len(cohort) == count
 
 
 def test_every_device_gets_its_turn():
     devices = tuple(f"d{i}" for i in range(10))
-    turns = [choose_devices(devices, 0.3, 0, server_round) for server_round in range(1, 201)]
+    turns = [choose_devices(devices, 3, 0, server_round) for server_round in range(1, 201)]
     counts = [sum(device in turn for turn in turns) for device in devices]
     assert min(counts) > 35
     assert max(counts) < 85  # 60 expected
-    assert turns != [choose_devices(devices, 0.3, 1, server_round) for server_round in range(1, 201)]
+    assert turns != [choose_devices(devices, 3, 1, server_round) for server_round in range(1, 201)]
 
 
 def test_a_learning_rate_stays_or_falls_by_half_a_cosine():
@@ -178,7 +193,7 @@ def test_devices_that_drop_out_or_are_too_slow_are_not_asked_and_are_counted(mak
     run.config = replace(run.config, availability=Availability(drop_out=0.3, speed_spread=1.0, windows_per_s=1.0, deadline_s=4.0))
     run.directory.refresh()
     rounds = train(run, devices=tuple("abcdefgh"))
-    turnouts = [run.config.availability.turnout(dict.fromkeys("abcdefgh", 3), number) for number in (1, 2, 3, 4)]
+    turnouts = [run.config.availability.turnout(dict.fromkeys("abcdefgh", 3), number, 8) for number in (1, 2, 3, 4)]
     assert hosts.cohorts == [turnout.present for turnout in turnouts]
     assert [(r.num_devices, r.num_dropped_out, r.num_stragglers) for r in rounds] == [
         (len(turnout.present), len(turnout.dropped_out), len(turnout.stragglers)) for turnout in turnouts
@@ -220,7 +235,7 @@ def test_a_stage_asks_the_cohort_it_chose(make_run):
     hosts = TrainingHosts(dict.fromkeys("abcdef", 1.0))
     run = make_run(hosts)
     train(run, replace(STAGE, participation=0.5), devices=tuple("abcde"))
-    assert hosts.cohorts == [choose_devices(tuple("abcde"), 0.5, run.config.seed, n) for n in (1, 2, 3, 4)]
+    assert hosts.cohorts == [choose_devices(tuple("abcde"), 2, run.config.seed, n) for n in (1, 2, 3, 4)]
     assert {len(cohort) for cohort in hosts.cohorts} == {2}
     assert [record.num_devices for record in run.rounds] == [2] * 4
 
@@ -308,10 +323,14 @@ def test_devices_and_hosts_that_did_not_count_are_named_once_in_the_notes(make_r
     assert run.arrays["modalities.acc.w"].tolist() == [8.0, 8.0]
 
 
-def test_a_round_in_which_nothing_counts_ends_the_run_and_says_why(make_run):
-    run = make_run(TrainingHosts({"a": NAN, "b": None, "c": NAN}))
-    with pytest.raises(RoundFailedError, match=r"pretrain, round 1: no device could be trained\. device 'b': too short; .*'a'.*; .*'c'"):
+def test_a_round_in_which_nothing_counts_is_taken_again_and_then_ends_the_run_and_says_why(make_run):
+    hosts = TrainingHosts({"a": NAN, "b": None, "c": NAN})
+    run = make_run(hosts)
+    with pytest.raises(
+        RoundFailedError, match=r"pretrain, round 1: no device could be trained; device 'b': too short; .*'a'.*; .*'c'.*tried 3 times"
+    ):
         train(run)
+    assert (len(hosts.cohorts), hosts.num_recovered) == (3, 2)
     assert run.rounds == []
     assert run.arrays["modalities.acc.w"].tolist() == [0.0, 0.0]
 
@@ -330,3 +349,92 @@ def test_the_order_in_which_hosts_are_listed_changes_no_bit(make_run, tmp_path: 
     second = make_run(TrainingHosts(dict(reversed(values.items()))))
     train(second)
     assert np.array_equal(first.arrays["modalities.acc.w"], second.arrays["modalities.acc.w"])
+
+
+def test_a_round_that_too_few_answer_is_taken_again_and_ends_as_if_they_had(make_run):
+    """Two of three hosts fail the first time."""
+
+    class Recovering(TrainingHosts):
+        def recover(self) -> None:
+            super().recover()
+            self.failing.clear()
+
+    hosts = Recovering({"a": 1.0, "b": 3.0, "c": 5.0}, failing={"a": "gone", "b": "gone"})
+    run = make_run(hosts, min_reply_share=0.6)
+    rounds = train(run, replace(STAGE, rounds=2))
+    assert [(record.server_round, record.num_devices, record.num_repeats) for record in rounds] == [(1, 3, 1), (2, 3, 0)]
+    assert run.arrays["modalities.acc.w"].tolist() == [6.0, 6.0]
+    assert hosts.num_recovered == 1
+    assert run.notes == ["taken again: train.pretrain: expected answers of at least 60% of 3 host(s), found 1: gone"]
+
+
+def test_a_run_that_ends_says_how_to_go_on_with_what_is_kept(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abc", 1.0))
+    run = make_run(hosts)
+    run.config, run.keeps_checkpoints = replace(run.config, quorum=3, round_retries=0), True
+    train(run, replace(STAGE, rounds=1))
+    hosts.failing["a"] = "gone"
+    with pytest.raises(RoundFailedError) as caught:
+        train(run)
+    assert "expected updates of at least 3 devices (quorum), found 2" in str(caught.value)
+    assert str(caught.value).endswith(f". What was learned is kept: clmm run --resume {run.folder.partial}")
+
+
+def test_where_devices_may_fail_more_are_asked_than_are_waited_for(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abcdefghij", 1.0), shares_data=False)
+    run = make_run(hosts)
+    run.directory.refresh()
+    train(run, replace(STAGE, participation=0.5), devices=tuple("abcdefghij"))
+    assert hosts.cohorts == [choose_devices(tuple("abcdefghij"), 7, run.config.seed, n) for n in (1, 2, 3, 4)], "130 % of 5"
+    assert hosts.closing == [True] * 4
+    train(run, replace(STAGE, rounds=1), devices=tuple("abcdefghij"))
+    assert (len(hosts.cohorts[-1]), hosts.closing[-1]) == (10, False), "there are no more than all"
+
+
+def test_of_a_simulated_fleet_more_are_drawn_and_the_first_take_part(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abcdefghij", 1.0))
+    run = make_run(hosts)
+    run.config = replace(run.config, availability=Availability(speed_spread=1.0))
+    run.directory.refresh()
+    rounds = train(run, replace(STAGE, participation=0.5), devices=tuple("abcdefghij"))
+    assert [record.num_devices for record in rounds] == [5] * 4
+    for number, cohort in enumerate(hosts.cohorts, 1):
+        drawn = choose_devices(tuple("abcdefghij"), 7, run.config.seed, number)
+        assert set(cohort) < set(drawn)
+        slowest = min(run.config.availability.speed(device) for device in cohort)
+        assert all(run.config.availability.speed(device) < slowest for device in set(drawn) - set(cohort))
+    assert hosts.closing == [False] * 4, "who is late is known before anybody is asked"
+
+
+MEDIAN = AggregationConfig(rule="median", mixing=False, byzantine_share=0.4)
+
+
+def test_a_rule_that_compares_devices_is_used_in_every_round(make_run):
+    hosts = TrainingHosts({"a": 1.0, "b": 3.0, "c": 5.0})
+    run = make_run(hosts)
+    run.config = replace(run.config, aggregation=MEDIAN, gate=replace(run.config.gate, norm_factor=0.0))
+    run.directory.refresh()
+    train(run, replace(STAGE, rounds=1))
+    hosts.updates["c"] = 1e6
+    train(run, replace(STAGE, rounds=1))
+    assert run.arrays["modalities.acc.w"].tolist() == [6.0, 6.0]
+
+
+def test_a_rule_whose_assumption_no_round_can_meet_is_refused_before_the_first(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abcd", 1.0))
+    run = make_run(hosts)
+    run.config = replace(run.config, aggregation=MEDIAN)
+    run.directory.refresh()
+    with pytest.raises(ConfigError, match=r"aggregation.rule: pretrain: part 'acc': median expects at least 3 devices .* found 2"):
+        train(run, replace(STAGE, participation=0.5), devices=tuple("abcd"))
+    assert hosts.cohorts == []
+
+
+def test_a_round_with_too_few_devices_for_the_rule_is_taken_again_and_then_ends_the_run(make_run):
+    hosts = TrainingHosts(dict.fromkeys("abc", 1.0), failing={"a": "gone"})
+    run = make_run(hosts)
+    run.config = replace(run.config, aggregation=MEDIAN)
+    run.directory.refresh()
+    with pytest.raises(RoundFailedError, match=r"round 1: part 'acc': median expects at least 3 devices .* found 2.*tried 3 times"):
+        train(run)
+    assert hosts.num_recovered == 2
