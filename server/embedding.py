@@ -33,10 +33,10 @@ def embedded_windows(run: Run) -> tuple[EmbeddedWindow, ...]:
         return PlaneTask(**run.task_settings(), devices=here, points_per_device=points)
 
     try:
-        answers, absent = run.ask("query.moments", devices, moments_task, sent, HostMoments)
+        answers, absent = run.directory.ask("query.moments", devices, moments_task, sent, HostMoments)
         num_windows = sum(answer.reply.num_windows for answer in answers)
         plane = principal_plane(num_windows, {name: sum(answer.arrays[name] for answer in answers) for name in (SUM, SECOND)})  # type: ignore[misc]
-        answers, also_absent = run.ask("query.plane", devices, plane_task, sent | plane, HostPlane)
+        answers, also_absent = run.directory.ask("query.plane", devices, plane_task, sent | plane, HostPlane)
     except RoundFailedError as error:
         run.note([f"embedding picture: {error}"])
         return ()

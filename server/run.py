@@ -91,19 +91,21 @@ class Run:
         Raises:
             RoundFailedError: too few answered each time; says what is kept.
         """
-        while True:
+        for left in range(self.config.round_retries, -1, -1):
             try:
                 return step()
             except RoundFailedError as error:
-                if self.num_repeats >= self.config.round_retries:
+                if not left:
                     raise RoundFailedError(f"{error}{self._after_all()}") from error
                 self.note([f"taken again: {error}"])
                 self.num_repeats += 1
                 self.directory.hosts.recover()
+        raise AssertionError("the last try returns or raises")
 
     def _after_all(self) -> str:
         """Return what to say of a run that cannot go on."""
-        tried = f" (tried {self.num_repeats + 1} times)" if self.num_repeats else ""
+        tries = self.config.round_retries + 1
+        tried = f" (tried {tries} times)" if tries > 1 else ""
         is_kept = self.keeps_checkpoints and any(record.server_round for record in self.rounds)
         return tried + (f". What was learned is kept: clmm run --resume {self.folder.partial}" if is_kept else "")
 

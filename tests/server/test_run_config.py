@@ -12,6 +12,7 @@ Make = Callable[..., dict[str, Value]]
 DEFAULTS = read_app_config(Path(__file__).parents[2])
 OF_KIND = {kind: sorted(key for key, value in DEFAULTS.items() if type(value) is kind) for kind in (bool, int, float, str)}
 CHOICES = (
+    "aggregation.rule",
     *("labels.unit", "model.preset", "model.attention", "client.optimizer", "pretrain.decay", "finetune.decay", "pretrain.loss"),
     *("pretrain.server-optimizer", "finetune.server-optimizer", "pretrain.contrast", "pretrain.aggregation"),
     *("model.fusion", "model.branches"),
@@ -133,7 +134,7 @@ def test_a_number_is_finite_and_nothing_else(run_config: Make, key: str, value: 
     assert f"found {value!r}" in message
 
 
-@pytest.mark.parametrize("key", OF_KIND[float])
+@pytest.mark.parametrize("key", [key for key in OF_KIND[float] if key != "aggregation.byzantine-share"])  # above 0 and below 1/2
 def test_a_whole_number_can_stand_for_any_number(run_config: Make, key: str):
     below_one = (
         "augment.crop",
@@ -188,7 +189,8 @@ def test_a_choice_lists_what_is_possible(run_config: Make, key: str, value: Valu
         *(("pretrain.server-lr", 0.0), ("finetune.server-lr", -1.0), ("pretrain.server-momentum", 1.0), ("finetune.server-momentum", -0.1)),
         *(("finetune.encoder-rate", -0.1), ("finetune.auxiliary", -0.1)),
         *(("report.points-per-device", -1), ("round-timeout-s", 0.0), ("hosts-timeout-s", 0.5)),
-        *(("min-reply-share", -0.1), ("min-reply-share", 50.0)),
+        *(("min-reply-share", -0.1), ("min-reply-share", 50.0), ("over-selection", 0.9), ("quorum", 0), ("round-retries", -1)),
+        *(("aggregation.byzantine-share", 0.0), ("aggregation.byzantine-share", 0.5)),
         *(("communication.update-bits", 16), ("communication.update-bits", 0)),
     ],
 )
@@ -205,6 +207,13 @@ def test_what_takes_the_mean_of_a_host_needs_it(run_config: Make, other: dict[st
     (key,) = other
     expected = f"communication.host-aggregation: expected true, for {key} is about the mean of a host, found false"
     assert expected in refused(run_config({**other, "communication.host-aggregation": False}))
+
+
+def test_a_rule_that_compares_devices_needs_their_updates(run_config: Make):
+    median: dict[str, Value] = {"aggregation.rule": "median"}
+    assert parse_run_config(run_config({**median, "communication.host-aggregation": False})).aggregation.rule == "median"
+    expected = "communication.host-aggregation: expected false, for aggregation.rule 'median' compares devices' updates, found true"
+    assert expected in refused(run_config(median))
 
 
 @pytest.mark.parametrize("name", ["folder", "utd-mhad"])
