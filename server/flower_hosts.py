@@ -18,8 +18,8 @@ from server.hosts import Answer, Enough, Question
 POLL_S = 0.2
 LONGEST_POLL_S = 1.0
 """Answers are looked for ever more slowly, up to this; a question is closed at most so long after its time."""
-RECOVER_S = 5.0
-"""From a question that too few answered to the same one again."""
+RECOVER_S, LONGEST_RECOVER_S = 5.0, 60.0
+"""From a question that too few answered to the same one again; longer, up to the second, while hosts are missing that were there."""
 NOT_TAKEN = "the SuperLink did not take the question: it ended meanwhile, or holds the message for too large"
 DEAD_WORKER = "ray.exceptions.Actor"
 """In the reason of an error that Flower's simulation replies with: ActorDiedError, or ActorUnavailableError where a node is gone."""
@@ -43,6 +43,8 @@ class FlowerHosts:
         self._hosts_timeout_s = hosts_timeout_s
         self._round_timeout_s = round_timeout_s
         self._sleep, self._clock = sleep, clock
+        self._num_before = min_hosts
+        """Hosts that were there when they were last listed."""
         self._outstanding: set[str] = set()
         """Messages that nobody waits for any more."""
         self._num_late = 0
@@ -58,7 +60,7 @@ class FlowerHosts:
                 )
             self._sleep(POLL_S)
             waited_s += POLL_S
-        self._min_hosts = 1
+        self._min_hosts, self._num_before = 1, len(nodes)
         return tuple(nodes)
 
     def ask(
@@ -91,7 +93,10 @@ class FlowerHosts:
 
     def recover(self) -> None:
         """See `Hosts`."""
+        ends_s = self._clock() + LONGEST_RECOVER_S
         self._sleep(RECOVER_S)
+        while len(list(self._grid.get_node_ids())) < self._num_before and self._clock() < ends_s:
+            self._sleep(POLL_S)
 
     def take_late(self) -> int:
         """See `Hosts`."""

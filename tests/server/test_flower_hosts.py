@@ -13,7 +13,7 @@ from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import from_json, to_json
 from clmm_core.federated.messages import DeviceTraining, HostUpdate
 from clmm_core.training.tasks import SumsTask
-from server.flower_hosts import NOT_TAKEN, RECOVER_S, FlowerHosts
+from server.flower_hosts import LONGEST_RECOVER_S, NOT_TAKEN, POLL_S, RECOVER_S, FlowerHosts
 from server.hosts import Question
 
 pytestmark = pytest.mark.usefixtures("_in_flower_task")
@@ -234,10 +234,15 @@ def test_a_superlink_that_ends_while_it_is_told_takes_nothing(monkeypatch: pytes
     assert ask(grid, 10) == ({}, {10: NOT_TAKEN})
 
 
-def test_hosts_are_given_time_to_come_back():
-    grid = FakeGrid(update_of)
-    hosts_over(grid).recover()
-    assert grid.now_s == RECOVER_S
+@pytest.mark.parametrize(
+    ("back", "waited_s"), [([[7, 8]], RECOVER_S), ([[], [7], [7, 9]], RECOVER_S + 2 * POLL_S), ([[7]] * 1000, LONGEST_RECOVER_S)]
+)
+def test_hosts_are_given_time_to_come_back_all_of_them(back: list[list[int]], waited_s: float):
+    grid = FakeGrid(update_of, [[7, 8], *back])
+    hosts = hosts_over(grid)
+    hosts.names()
+    hosts.recover()
+    assert grid.now_s == pytest.approx(waited_s, abs=2 * POLL_S - 0.01)
 
 
 @pytest.mark.parametrize(
