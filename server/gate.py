@@ -184,6 +184,8 @@ def _wrong_arrays(update: Update, expected: Expected) -> str:
 
 def _of_usual_length(updates: Sequence[Update], factor: float) -> tuple[list[Update], list[Refusal]]:
     """Return the updates none of whose parts is much longer than the others' in the median, and the rest."""
+    if not factor or len(updates) < FEWEST_COMPARED:
+        return list(updates), []
     lengths = [{part: length / math.sqrt(update.weights[part]) for part, length in _lengths(update).items()} for update in updates]
     by_part: dict[str, list[float]] = {}
     for each in lengths:
@@ -193,7 +195,7 @@ def _of_usual_length(updates: Sequence[Update], factor: float) -> tuple[list[Upd
     usable: list[Update] = []
     refusals: list[Refusal] = []
     for update, own in zip(updates, lengths, strict=True):
-        over = [part for part, length in own.items() if factor and length > longest.get(part, math.inf) > 0]
+        over = [part for part, length in own.items() if length > longest.get(part, math.inf) > 0]
         if not over:
             usable.append(update)
             continue

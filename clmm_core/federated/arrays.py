@@ -1,6 +1,7 @@
 """Named arrays: a model's parameters and buffers as numpy, and which part of the model each belongs to."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ FUSION = "fusion."
 _MODALITIES = "modalities."
 
 
+@lru_cache(maxsize=4096)
 def part_of(name: str) -> str:
     """Return the part an array belongs to: its modality, or `FUSION`.
 

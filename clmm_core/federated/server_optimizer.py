@@ -57,7 +57,7 @@ class ServerOptimizer:
     def _step(self, name: str, update: Float32) -> Float32:
         config = self.config
         if config.name == "fedavg":
-            return _float32(config.learning_rate * update)
+            return update if config.learning_rate == 1 else _float32(config.learning_rate * update)
         zero = np.zeros_like(update)
         if config.name == "fedavgm":
             self.first[name] = _float32(config.momentum * self.first.get(name, zero) + update)

@@ -15,13 +15,16 @@ class WeightedSum:
     """Sums `weight x array`, each part with its own weight, so that a device without a modality neither trains nor dilutes it.
 
     Law: folding devices into hosts and hosts into a server gives the mean that folding all devices at once gives (to float
-    rounding), in any grouping: a sum is associative. Sums are float64; means are float32.
+    rounding), in any grouping: a sum is associative. Sums are float64; means are float32. The mean of one update is its own arrays,
+    not copies: what multiplying and dividing by its weight in float64 would give, to the last bit.
 
     Source: FedAvg, McMahan et al. 2017, arXiv 1602.05629, algorithm 1.
     Differs: one weight per part instead of one per client.
     """
 
     def __init__(self) -> None:
+        self._only: tuple[Mapping[str, NDArray[np.float32]], Weights] = {}, {}
+        """The first update, until there is a second one."""
         self._totals: dict[str, NDArray[np.float64]] = {}
         self._weights: dict[str, float] = {}
 
@@ -36,15 +39,23 @@ class WeightedSum:
         Raises:
             ValueError: a weight is not a finite positive number.
         """
+        is_first = not self._weights
         for part, weight in weights.items():
             if not (np.isfinite(weight) and weight > 0):
                 raise ValueError(f"part '{part}': expected a finite weight above 0, found {weight}")
             self._weights[part] = self._weights.get(part, 0.0) + weight
+        counted = {name: values for name, values in arrays.items() if part_of(name) in weights}
+        if is_first:
+            self._only = counted, weights
+            return
+        self._sum(*self._only)
+        self._only = {}, {}
+        self._sum(counted, weights)
+
+    def _sum(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights) -> None:
         for name, values in arrays.items():
-            part = part_of(name)
-            if part in weights:
-                weighted = np.asarray(values, np.float64) * weights[part]
-                self._totals[name] = self._totals[name] + weighted if name in self._totals else weighted
+            weighted = np.asarray(values, np.float64) * weights[part_of(name)]
+            self._totals[name] = self._totals[name] + weighted if name in self._totals else weighted
 
     def mean(self) -> Arrays:
         """Return the weighted mean of each array, float32; nothing for a part nobody added.
@@ -52,6 +63,9 @@ class WeightedSum:
         Raises:
             ValueError: nothing was added at all.
         """
-        if not self._totals:
+        only, _ = self._only
+        if not (only or self._totals):
             raise ValueError("expected at least one update to average, found none")
+        if only:
+            return {name: np.asarray(values, np.float32) for name, values in only.items()}
         return {name: (total / self._weights[part_of(name)]).astype(np.float32) for name, total in self._totals.items()}

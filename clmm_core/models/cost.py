@@ -1,5 +1,7 @@
 """What a model costs where it recognises: floating-point operations a window."""
 
+from functools import lru_cache
+
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,6 +10,7 @@ from clmm_core.models.clmm import Clmm
 from clmm_core.models.config import ModelConfig
 
 
+@lru_cache(maxsize=64)
 @torch.no_grad()
 def flops_a_window(config: ModelConfig) -> int:
     """Return the floating-point operations to recognise one window with all its modalities.

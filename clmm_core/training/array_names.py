@@ -1,5 +1,7 @@
 """Which arrays of the model a stage needs, trains or measures, by their names."""
 
+from functools import lru_cache
+
 from clmm_core.federated.arrays import FUSION, part_of
 from clmm_core.models.config import ModelConfig
 
@@ -25,6 +27,7 @@ def is_measured(name: str) -> bool:
     return name == QUALITY or _piece_of(name) in NORMALISATION
 
 
+@lru_cache(maxsize=4096)
 def _piece_of(name: str) -> str:
     """Return the piece of a modality's part that an array belongs to; empty for what belongs to no modality."""
     return "" if part_of(name) == FUSION else name.split(".")[2]

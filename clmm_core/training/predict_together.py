@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
@@ -20,6 +19,7 @@ from clmm_core.models.config import ModelConfig
 from clmm_core.training.device_tensors import AT_ONCE, DeviceTensors, in_batches
 from clmm_core.training.model_arrays import load_arrays
 from clmm_core.training.stackable import stackable
+from clmm_core.training.stacked_jobs import starts_of
 from clmm_core.training.stacked_windows import distinct, upload
 
 MAX_STACKED = 64
@@ -79,10 +79,12 @@ def predict_together(asked: Sequence[Asked], device: torch.device) -> list[Tenso
 
 def _predicted(asked: Sequence[Asked], device: torch.device) -> list[Tensor]:
     model = _predictor(asked[0][0], device)
-    starts, which = distinct([arrays for _, arrays, _ in asked])
-    stacked = {name: torch.from_numpy(np.stack([arrays[name] for arrays in starts])).to(device)[which] for name in starts[0]}
-    different, rows = distinct([windows for _, _, windows in asked])
-    data = upload(different, device)
+    like = asked[0][1]
+    which, starts = starts_of([arrays for _, arrays, _ in asked], list(like), device)
+    pieces = zip(like.items(), torch.split(starts, [values.size for values in like.values()], dim=1), strict=True)
+    stacked = {name: piece[which].view(-1, *values.shape) for (name, values), piece in pieces}
+    different, places = distinct([windows for _, _, windows in asked])
+    data, rows = upload(different, device), torch.tensor(places).to(device)
 
     def logits_of(arrays: dict[str, Tensor], streams: Any, present: Any) -> Tensor:
         logits: Tensor = functional_call(model, arrays, (streams, present))

@@ -1,5 +1,8 @@
 """What a host has, in counts and sums: the first two answers of every run."""
 
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
 import torch
 
 from clmm_core.data.fleet import device_windows, modalities_of, open_dataset, window_of
@@ -7,7 +10,7 @@ from clmm_core.data.recording import Float32
 from clmm_core.data.windows import NO_LABEL, DeviceWindows
 from clmm_core.errors import DataError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.channel_sums import add_sums, channel_sums
+from clmm_core.federated.channel_sums import ChannelSums, add_sums, channel_sums
 from clmm_core.federated.messages import DeviceProfile, HostProfile, HostSums, LeftOut, ModalityProfile
 from clmm_core.federated.source import client_source
 from clmm_core.models.encoder import with_differences
@@ -60,12 +63,20 @@ def _profile(windows: DeviceWindows) -> DeviceProfile:
 def sum_channels(task: SumsTask, arrays: Arrays) -> tuple[HostSums, Arrays]:
     """Return the normalisation sums over the devices asked, and no arrays."""
     del arrays
-    sums = []
-    for device in sorted(task.devices):
-        windows = device_windows(task.data, device)
-        seen = {name: _as_seen(values, differences=task.differences) for name, values in windows.streams.items()}
-        sums.append({name: channel_sums(values, windows.present[name]) for name, values in seen.items()})
-    return HostSums(sums=add_sums(sums)), {}
+    windows = [device_windows(task.data, device) for device in sorted(task.devices)]
+    return HostSums(sums=add_sums([_sums(each, differences=task.differences) for each in windows])), {}
+
+
+def _sums(windows: DeviceWindows, *, differences: bool) -> Mapping[str, ChannelSums]:
+    known = _SUMS.setdefault(windows, {})
+    if differences not in known:
+        seen = {name: _as_seen(values, differences=differences) for name, values in windows.streams.items()}
+        known[differences] = {name: channel_sums(values, windows.present[name]) for name, values in seen.items()}
+    return known[differences]
+
+
+_SUMS: WeakKeyDictionary[DeviceWindows, dict[bool, Mapping[str, ChannelSums]]] = WeakKeyDictionary()
+"""Of windows, while they are kept: the runs of a study ask for the same ones."""
 
 
 def _as_seen(values: Float32, *, differences: bool) -> Float32:

@@ -25,9 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, part_of
+from clmm_core.federated.weighted_sum import Weights
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.descent import Descent, MaskedDescent, RowDescent, Span
-from clmm_core.training.device_tensors import DeviceTensors, batches_of
+from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.draws import Draws
 from clmm_core.training.finetune import finetune_loss, finetuned_parameters, no_labels
 from clmm_core.training.job import Job, Losses, Mean, StageConfig
@@ -41,6 +42,7 @@ from clmm_core.training.pretrain import (
 from clmm_core.training.settings import PretrainConfig
 from clmm_core.training.stack_size import LANES, bytes_kept, devices_at_once
 from clmm_core.training.stackable import stackable
+from clmm_core.training.stacked_jobs import batches_of_jobs, brought_back, starts_of
 from clmm_core.training.stacked_windows import distinct, forget_windows, upload
 
 MAX_KEPT = {"cuda": 64, "cpu": 1}
@@ -126,6 +128,16 @@ class _Lane:
     """Memory of the captured steps: a step leaves nothing in it that the next one, of whichever stack, may not overwrite."""
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part of the model in a stack."""
+
+    columns: Tensor
+    """Of what learns, those that are this part's."""
+    arrays: tuple[tuple[str, slice, torch.Size], ...]
+    """Each array's name, and its place and shape where the columns of all parts lie one after the other."""
+
+
 class _Stack:
     """The program of one stack: buffers of fixed shape, one step over them, captured as a CUDA graph where there is a GPU."""
 
@@ -145,6 +157,7 @@ class _Stack:
         shapes = dict(self.objective.named_parameters())
         self.shapes = [shapes[name].shape for name in self.learning]
         self.sizes = [shape.numel() for shape in self.shapes]
+        self.parts = self._parts()
         count, total = len(jobs), sum(self.sizes)
         self.start, self.now = (torch.zeros(count, total, device=device) for _ in range(2))
         learning = set(self.learning)
@@ -153,7 +166,7 @@ class _Stack:
         # What learns or rests together: in stage one each modality, which may have nothing to compare, in stage two everything.
         owners = [0] * len(self.learning)
         if isinstance(like.config, PretrainConfig):
-            owners = [self.modalities.index(part_of(name.removeprefix("model."))) for name in self.learning]
+            owners = [self.modalities.index(part_of(_own(name))) for name in self.learning]
         spans = _spans(self.sizes, owners, factors)
         self.masked = MaskedDescent(self.now, self.start, spans, like.config.local) if device.type == "cuda" else None
         self.descent: Descent = self.masked or RowDescent(self.now, self.start, spans, like.config.local)
@@ -197,8 +210,8 @@ class _Stack:
         with self._in_its_lane():
             is_finite = self.now.isfinite().all(dim=1)
             losses = torch.where(is_finite, self.per_job["loss"] / self.per_job["steps"], torch.nan)
-            each = zip(jobs, losses.tolist(), self.per_job["steps"].tolist(), strict=True)
-            return [float(loss) if steps else _untrained(job) for job, loss, steps in each]
+            each = zip(jobs, torch.stack([losses, self.per_job["steps"]], dim=1).tolist(), strict=True)
+            return [float(loss) if steps else _untrained(job) for job, (loss, steps) in each]
 
     def _in_its_lane(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.lane is None else torch.cuda.stream(self.lane.stream)
@@ -206,35 +219,41 @@ class _Stack:
     def folded(self, jobs: Sequence[Job], losses: Sequence[float | DeviceSkippedError]) -> dict[int, Mean]:
         """Return by host the weighted mean of its jobs' updates, over those that count; see `federated.weighted_sum`."""
         counting = [j for j, loss in enumerate(losses) if isinstance(loss, float) and math.isfinite(loss)]
-        hosts = sorted({jobs[j].host for j in counting})
-        weights: dict[int, dict[str, float]] = {host: {} for host in hosts}
+        place = {host: row for row, host in enumerate(sorted({jobs[j].host for j in counting}))}
+        weights: dict[int, dict[str, float]] = {host: {} for host in place}
         for j in counting:
             for part, weight in jobs[j].weights.items():
                 weights[jobs[j].host][part] = weights[jobs[j].host].get(part, 0.0) + weight
-        updates = (self.now - self.start)[counting].double()  # [counting, N]
-        means: dict[int, Arrays] = {host: {} for host in hosts}
-        for part, names in self._parts().items():
-            shares = np.zeros((len(hosts), len(counting)))
-            for column, j in enumerate(counting):
+        shares = np.zeros((len(self.parts), len(place), len(counting)))
+        for column, j in enumerate(counting):
+            host = jobs[j].host
+            for number, part in enumerate(self.parts):
                 if part in jobs[j].weights:
-                    shares[hosts.index(jobs[j].host), column] = jobs[j].weights[part] / weights[jobs[j].host][part]
-            columns = torch.cat([torch.arange(first, first + size, device=self.device) for _, first, size, _ in names])
-            mean = (torch.from_numpy(shares).to(self.device) @ updates[:, columns]).float().cpu().numpy()
-            ends = np.cumsum([size for _, _, size, _ in names])[:-1]
-            for host, row in zip(hosts, mean, strict=True):
-                if part in weights[host]:
-                    pieces = zip(names, np.split(row, ends), strict=True)
-                    means[host] |= {name: piece.reshape(shape) for (name, _, _, shape), piece in pieces}
-        return {host: (means[host], weights[host]) for host in hosts}
+                    shares[number, place[host], column] = jobs[j].weights[part] / weights[host][part]
+        updates = (self.now - self.start)[counting].double()  # [counting, N]
+        each = zip(torch.from_numpy(shares).to(self.device), self.parts.values(), strict=True)
+        mean = brought_back(torch.cat([(share @ updates[:, part.columns]).float() for share, part in each], dim=1))  # [hosts, N]
+        return {host: (self._arrays(mean[row], weights[host]), weights[host]) for host, row in place.items()}
 
-    def _parts(self) -> dict[str, list[tuple[str, int, int, torch.Size]]]:
-        """Return by part of the model its arrays: name, first column, number of columns, shape."""
-        parts: dict[str, list[tuple[str, int, int, torch.Size]]] = {}
-        first = 0
-        for name, size, shape in zip(self.learning, self.sizes, self.shapes, strict=True):
-            own = name.removeprefix("model.")
-            parts.setdefault(part_of(own), []).append((own, first, size, shape))
-            first += size
+    def _arrays(self, mean: NDArray[np.float32], weights: Weights) -> Arrays:
+        """Return the arrays of those parts of a mean `[N]`, in the order of the parts, that have a weight."""
+        there = (array for name, part in self.parts.items() if name in weights for array in part.arrays)
+        return {name: mean[columns].reshape(shape) for name, columns, shape in there}
+
+    def _parts(self) -> dict[str, _Part]:
+        """Return by name the parts of the model, in the order of their first arrays."""
+        named: dict[str, list[int]] = {}
+        for number, name in enumerate(self.learning):
+            named.setdefault(part_of(_own(name)), []).append(number)
+        firsts = np.cumsum([0, *self.sizes])
+        parts, first = {}, 0
+        for part, numbers in named.items():
+            columns = torch.cat([torch.arange(firsts[i], firsts[i + 1]) for i in numbers]).to(self.device)
+            arrays = []
+            for i in numbers:
+                arrays.append((_own(self.learning[i]), slice(first, first + self.sizes[i]), self.shapes[i]))
+                first += self.sizes[i]
+            parts[part] = _Part(columns, tuple(arrays))
         return parts
 
     def _scale_by_agreement(self) -> None:
@@ -246,18 +265,23 @@ class _Stack:
             now.mul_(cosine.float()[:, None])
 
     def _load(self, jobs: Sequence[Job]) -> int:
-        """Put the jobs into the buffers; return how many steps the longest takes."""
-        which, flat, fixed = _starts(jobs, self.learning, list(self.fixed))
-        self.start.copy_(torch.from_numpy(flat).to(self.device)[which])
+        """Put the jobs into the buffers; return how many steps the longest takes.
+
+        What did not travel, because the stage does not use it, stays zeros.
+        """
+        there = [name for name in self.fixed if _own(name) in jobs[0].arrays]
+        which, starts = starts_of([job.arrays for job in jobs], [_own(name) for name in (*self.learning, *there)], self.device)
+        learning, *fixed = torch.split(starts, [sum(self.sizes), *(self.fixed[name][0].numel() for name in there)], dim=1)
+        torch.index_select(learning, 0, which, out=self.start)
         self.now.copy_(self.start)
-        for name, values in fixed.items():
-            self.fixed[name].copy_(torch.from_numpy(values).to(self.device)[which])
+        for name, values in zip(there, fixed, strict=True):
+            self.fixed[name].copy_(values[which].view_as(self.fixed[name]))
         for buffer in (self.per_job["steps"], self.per_job["loss"], self.number):
             buffer.zero_()
         self.descent.begin([job.config.local.learning_rate for job in jobs])
         self.per_job["keys"].copy_(torch.tensor([job.key for job in jobs]))
         self.per_job["windows"].copy_(torch.tensor(distinct([job.windows for job in jobs])[1]))
-        rows, classes, counts, num_steps = _batches(jobs, self.rows.shape)
+        rows, classes, counts, num_steps = batches_of_jobs(jobs, self.rows.shape)
         self.rows[:num_steps].copy_(torch.from_numpy(rows[:num_steps]))
         self.classes[:num_steps].copy_(torch.from_numpy(classes[:num_steps]))
         self.counts[:num_steps].copy_(torch.from_numpy(counts[:num_steps]))
@@ -331,53 +355,15 @@ class _Stack:
         return gradients, aux
 
 
+def _own(name: str) -> str:
+    """Return what the model itself calls an array of the objective."""
+    return name.removeprefix("model.")
+
+
 def _spans(sizes: Sequence[int], owners: Sequence[int], factors: Sequence[float]) -> list[Span]:
     """Return neighbouring arrays that learn alike as one span."""
     alike = groupby(zip(sizes, owners, factors, strict=True), key=lambda each: each[1:])
     return [Span(size=sum(size for size, _, _ in arrays), group=group, factor=factor) for (group, factor), arrays in alike]
-
-
-def _starts(jobs: Sequence[Job], learning: Sequence[str], fixed: Sequence[str]) -> tuple[Tensor, NDArray[np.float32], Arrays]:
-    """Return for each job which start it has, and the starts: `[starts, N]` what learns, and by name what does not.
-
-    What did not travel, because the stage does not use it, is zeros.
-    """
-    starts, which = distinct([job.arrays for job in jobs])
-    flat = np.stack([np.concatenate([arrays[name.removeprefix("model.")].ravel() for name in learning]) for arrays in starts])
-    there = [name for name in fixed if name.removeprefix("model.") in starts[0]]
-    stacked = {name: np.stack([arrays[name.removeprefix("model.")] for arrays in starts]) for name in there}
-    return torch.tensor(which), flat.astype(np.float32), stacked
-
-
-def _batches(jobs: Sequence[Job], shape: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], int]:
-    """Return rows, classes and counts of every step, `[steps, J, B]`, and how many steps the longest job takes.
-
-    A short batch is filled up with a window of its job, which does not count.
-    """
-    rows, classes, counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
-    num_steps = 0
-    for j, (job, orders) in enumerate(zip(jobs, _orders(jobs), strict=True)):
-        if not len(job.rows):
-            continue
-        own_rows, own_classes = job.rows.numpy(), job.classes.numpy()
-        rows[:, j], classes[:, j] = own_rows[0], own_classes[0]
-        smallest = SMALLEST_BATCH if isinstance(job.config, PretrainConfig) else 1
-        for step, chosen in enumerate(batches_of(orders, job.config.local.batch_size, smallest)):
-            rows[step, j, : len(chosen)] = own_rows[chosen]
-            classes[step, j, : len(chosen)] = own_classes[chosen]
-            counts[step, j, : len(chosen)] = True
-            num_steps = max(num_steps, step + 1)
-    return rows, np.maximum(classes, 0), counts, num_steps
-
-
-def _orders(jobs: Sequence[Job]) -> list[list[Tensor]]:
-    """Return for each job the orders of its rows, an epoch after the other: `Draws.permutation` of all of them at once."""
-    draws = Draws(torch.tensor([job.key for job in jobs]))
-    counts = torch.tensor([len(job.rows) for job in jobs])
-    most = int(counts.max())
-    beyond = torch.arange(most) >= counts[:, None]
-    epochs = [draws.uniform(most).masked_fill(beyond, torch.inf).argsort(dim=1) for _ in range(jobs[0].config.local.epochs)]
-    return [[epoch[j, :count] for epoch in epochs] for j, count in enumerate(counts.tolist())]
 
 
 def _stack_for(jobs: Sequence[Job], device: torch.device) -> _Stack:

@@ -99,6 +99,17 @@ def test_one_device_is_itself(devices: list[Update]):
     assert all(np.array_equal(mean[name], arrays[name]) for name in arrays)
 
 
+@given(values, weights)
+def test_weighing_one_alone_rounds_to_itself(value: float, weight: float):
+    assert np.float32(np.float64(value) * weight / weight) == np.float32(value)
+
+
+@given(weights, weights)
+def test_a_weight_without_arrays_counts(one: float, other: float):
+    total = folded([({}, {FUSION: one}), ({"primary.w": np.float32([2])}, {FUSION: other})])
+    np.testing.assert_allclose(total.mean()["primary.w"], 2 * other / (one + other), rtol=1e-6)
+
+
 @given(updates())
 def test_a_modality_is_averaged_over_its_owners_only(devices: list[Update]):
     """A device that lacks a modality changes neither its mean nor its weight."""
