@@ -30,8 +30,13 @@ class WeightedSum:
         """Total weight of each part, by part."""
         return dict(self._weights)
 
-    def add(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights) -> None:
-        """Add arrays, each with its part's weight; arrays of parts without a weight are left out.
+    @property
+    def sums(self) -> dict[str, NDArray[np.float64]]:
+        """The weighted sum of each array, by name."""
+        return dict(self._totals)
+
+    def add(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights, factor: float = 1.0) -> None:
+        """Add arrays times `factor`, each with its part's weight; arrays of parts without a weight are left out.
 
         Raises:
             ValueError: a weight is not a finite positive number.
@@ -43,7 +48,7 @@ class WeightedSum:
         for name, values in arrays.items():
             part = part_of(name)
             if part in weights:
-                weighted = np.asarray(values, np.float64) * weights[part]
+                weighted = np.asarray(values, np.float64) * (weights[part] * factor)
                 self._totals[name] = self._totals[name] + weighted if name in self._totals else weighted
 
     def mean(self) -> Arrays:

@@ -8,7 +8,7 @@ J = devices trained together, B = batch, N = numbers that learn, U = different s
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, part_of
+from clmm_core.federated.clipping import factor_within
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.descent import Descent, MaskedDescent, RowDescent, Span
 from clmm_core.training.device_tensors import DeviceTensors, batches_of
@@ -115,6 +116,10 @@ class _Objective(nn.Module):
             loss, is_compared = pretrain_loss(self.model, batch, self.config, draws, counts)
             return loss, torch.stack([is_compared[name] for name in batch.streams])
         return finetune_loss(self.model, batch, self.config, draws, counts), counts.any()[None]
+
+
+_Place = tuple[str, int, int, torch.Size]
+"""Of an array in a row of all that learns: name, first column, number of columns, shape."""
 
 
 @dataclass(frozen=True)
@@ -212,24 +217,36 @@ class _Stack:
             for part, weight in jobs[j].weights.items():
                 weights[jobs[j].host][part] = weights[jobs[j].host].get(part, 0.0) + weight
         updates = (self.now - self.start)[counting].double()  # [counting, N]
+        factors = self._factors_within([jobs[j] for j in counting], updates)
         means: dict[int, Arrays] = {host: {} for host in hosts}
         for part, names in self._parts().items():
             shares = np.zeros((len(hosts), len(counting)))
             for column, j in enumerate(counting):
                 if part in jobs[j].weights:
-                    shares[hosts.index(jobs[j].host), column] = jobs[j].weights[part] / weights[jobs[j].host][part]
-            columns = torch.cat([torch.arange(first, first + size, device=self.device) for _, first, size, _ in names])
-            mean = (torch.from_numpy(shares).to(self.device) @ updates[:, columns]).float().cpu().numpy()
+                    shares[hosts.index(jobs[j].host), column] = factors[column] * jobs[j].weights[part] / weights[jobs[j].host][part]
+            mean = (torch.from_numpy(shares).to(self.device) @ updates[:, self._columns(names)]).float().cpu().numpy()
             ends = np.cumsum([size for _, _, size, _ in names])[:-1]
             for host, row in zip(hosts, mean, strict=True):
                 if part in weights[host]:
                     pieces = zip(names, np.split(row, ends), strict=True)
                     means[host] |= {name: piece.reshape(shape) for (name, _, _, shape), piece in pieces}
-        return {host: (means[host], weights[host]) for host in hosts}
+        within = Counter(jobs[j].host for j, factor in zip(counting, factors, strict=True) if jobs[j].clip and factor == 1)
+        return {host: Mean(means[host], weights[host], within[host]) for host in hosts}
 
-    def _parts(self) -> dict[str, list[tuple[str, int, int, torch.Size]]]:
-        """Return by part of the model its arrays: name, first column, number of columns, shape."""
-        parts: dict[str, list[tuple[str, int, int, torch.Size]]] = {}
+    def _factors_within(self, jobs: Sequence[Job], updates: Tensor) -> list[float]:
+        """Return for each job what its update, `[jobs, N]` float64, is multiplied by to keep to its clip; see `federated.clipping`."""
+        if not any(job.clip for job in jobs):
+            return [1.0] * len(jobs)
+        squares = {part: updates[:, self._columns(names)].square().sum(dim=1).tolist() for part, names in self._parts().items()}
+        lengths = [math.sqrt(sum(of_each[row] for part, of_each in squares.items() if part in job.weights)) for row, job in enumerate(jobs)]
+        return [factor_within(length, job.clip) if job.clip else 1.0 for length, job in zip(lengths, jobs, strict=True)]
+
+    def _columns(self, names: Sequence[_Place]) -> Tensor:
+        return torch.cat([torch.arange(first, first + size, device=self.device) for _, first, size, _ in names])
+
+    def _parts(self) -> dict[str, list[_Place]]:
+        """Return by part of the model where its arrays are."""
+        parts: dict[str, list[_Place]] = {}
         first = 0
         for name, size, shape in zip(self.learning, self.sizes, self.shapes, strict=True):
             own = name.removeprefix("model.")
