@@ -4,11 +4,11 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from clmm_core.errors import ConfigError, RoundFailedError
-from clmm_core.federated.arrays import FUSION, Arrays
+from clmm_core.federated.arrays import FUSION, Arrays, part_of
 from clmm_core.federated.messages import DeviceProfile, HostUpdate
 from clmm_core.federated.server_optimizer import ServerOptimizer
 from clmm_core.federated.source import client_source
@@ -16,6 +16,8 @@ from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.report.lines import by_reason
 from clmm_core.seeds import derive_seed
 from server.gate import Expected, Update, admitted, told
+from server.hosts import Answer
+from server.privacy import StagePrivacy, adapted_clip, begin_stage, noise_generator, noised_mean, poisson_sample
 from server.run import Run
 from server.run_config import StageConfig
 
@@ -57,31 +59,32 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
     num_done = max(0, run.server_round - stage.starts_after)
     if not num_done:
         run.first, run.second = {}, {}
+        run.stage_privacy = _private(run, stage)
     optimizer = ServerOptimizer(stage.config.server, run.first, run.second)
     for round_of_stage in range(num_done + 1, stage.config.rounds + 1):
         since_s = time.monotonic()
         run.server_round += 1
         learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
         held = tuple(device for device in stage.devices if run.quarantine.holds(device, run.server_round))
-        cohort = choose_devices(_without(stage, held), stage.config.participation, run.config.seed, run.server_round)
+        choose = poisson_sample if run.stage_privacy else choose_devices
+        cohort = choose(_without(stage, held), stage.config.participation, run.config.seed, run.server_round)
         turnout = run.config.availability.turnout(_work(run, stage, cohort), run.server_round)
         outgoing = {name: values for name, values in run.arrays.items() if stage.travels(name)}
-        if not turnout.present:
+        if not turnout.present and not run.stage_privacy:
             run.ended(stage.name, since_s, server_round=run.server_round, num_hosts=0, num_devices=0, **turnout.figures(()))
             run.keep()
             continue
-        answers, left_out = run.directory.ask(
-            f"train.{stage.name}", turnout.present, lambda devices, rate=learning_rate: stage.task_for(devices, rate), outgoing, HostUpdate
-        )
+        answers, left_out = _answers(run, stage, turnout.present, learning_rate, outgoing)
         usable, refused = admitted(answers, _expected(run, stage, outgoing), run.config.gate)
         left_out += by_reason((each.device, each.reason) for answer in answers for each in answer.reply.left_out)
         left_out += told(refused, run.quarantine.strike(refused, run.server_round), run.server_round, run.config.gate)
-        if not usable:
+        if not usable and not run.stage_privacy:
             raise RoundFailedError(f"{stage.name}, round {run.server_round}: no device could be trained. {'; '.join(left_out)}")
-        run.arrays = optimizer.apply(run.arrays, _mean_of(usable))
+        private = {"epsilon": run.epsilons[run.server_round - 1], "clip": run.stage_privacy.clip} if run.stage_privacy else {}
+        run.arrays = optimizer.apply(run.arrays, _private_mean(run, stage, usable, outgoing) if private else _mean_of(usable))
         figures, not_in_them = stage.after_round()
         left_out += not_in_them
-        figures |= _figures(usable) | turnout.figures(name for update in usable for name in update.names)
+        figures |= private | _figures(usable) | turnout.figures(name for update in usable for name in update.names)
         figures |= {"refused": tuple(refused), "quarantined": held}
         run.ended(stage.name, since_s, server_round=run.server_round, left_out=tuple(left_out), **figures)
         run.keep()
@@ -107,6 +110,19 @@ def _without(stage: TrainingStage, held: tuple[str, ...]) -> tuple[str, ...]:
 
 def _expected(run: Run, stage: TrainingStage, outgoing: Arrays) -> Expected:
     """Return what this round's replies are held against."""
+    return Expected(
+        server_round=run.server_round,
+        source=client_source(),
+        learning={name: values for name, values in outgoing.items() if stage.learns(name)},
+        most_windows=_most_windows(run, stage),
+        update_bits=run.config.update_bits,
+        is_folded=run.config.host_aggregation,
+        clip=run.stage_privacy.clip if run.stage_privacy else 0.0,
+    )
+
+
+def _most_windows(run: Run, stage: TrainingStage) -> Callable[[str, str], int]:
+    """Return what says, by device and part of the model, how many windows it can train on in a round at most."""
     devices, zero_fill = run.directory.devices, run.config.data.zero_fill
 
     def most_windows(device: str, part: str) -> int:
@@ -117,14 +133,7 @@ def _expected(run: Run, stage: TrainingStage, outgoing: Arrays) -> Expected:
             return stage.most_windows(profile)
         return min(stage.most_windows(profile), profile.modalities[part].num_windows) if part in profile.modalities else 0
 
-    return Expected(
-        server_round=run.server_round,
-        source=client_source(),
-        learning={name: values for name, values in outgoing.items() if stage.learns(name)},
-        most_windows=most_windows,
-        update_bits=run.config.update_bits,
-        is_folded=run.config.host_aggregation,
-    )
+    return most_windows
 
 
 def _require_somebody_in_time(run: Run, stage: TrainingStage) -> None:
@@ -154,6 +163,47 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
     return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
 
 
+def _private(run: Run, stage: TrainingStage) -> StagePrivacy | None:
+    """Return the privacy of a stage that begins; None where the run has none."""
+    if not run.config.privacy.is_on:
+        return None
+    parts = {part_of(name) for name in run.arrays if stage.travels(name) and stage.learns(name)}
+    most_windows = _most_windows(run, stage)
+    return begin_stage(run.config.privacy, stage.devices, sorted(parts), lambda device, part: most_windows(device, part) > 0)
+
+
+def _answers(
+    run: Run, stage: TrainingStage, devices: tuple[str, ...], learning_rate: float, outgoing: Arrays
+) -> tuple[list[Answer], list[str]]:
+    """Return the hosts' answers, and what is not in them and why.
+
+    With privacy a round that nobody is in, or that too few hosts answered, is one of noise alone.
+
+    Raises:
+        RoundFailedError: too few hosts answered, without privacy.
+    """
+    if not devices:
+        return [], []
+    try:
+        return run.directory.ask(f"train.{stage.name}", devices, lambda some: stage.task_for(some, learning_rate), outgoing, HostUpdate)
+    except RoundFailedError as error:
+        if run.stage_privacy is None:
+            raise
+        return [], [str(error)]
+
+
+def _private_mean(run: Run, stage: TrainingStage, updates: Sequence[Update], outgoing: Arrays) -> Arrays:
+    """Return the noised mean of this round's updates, and move the clip of the next one."""
+    assert run.stage_privacy is not None
+    config, rate, now = run.config.privacy, stage.config.participation, run.stage_privacy
+    expected_cohort = rate * len(stage.devices)
+    generator = noise_generator(run.config.seed, run.server_round)
+    learning = {name: values for name, values in outgoing.items() if stage.learns(name)}
+    mean = noised_mean(updates, learning, now, rate, config.noise_on_updates(expected_cohort), generator)
+    run.stage_privacy = replace(now, clip=adapted_clip(config, now.clip, updates, expected_cohort, generator))
+    return mean
+
+
 def _mean_of(updates: Sequence[Update]) -> Arrays:
     total = WeightedSum()
     for update in updates:
@@ -163,6 +213,8 @@ def _mean_of(updates: Sequence[Update]) -> Arrays:
 
 def _figures(updates: Sequence[Update]) -> dict[str, float]:
     trained = [device for update in updates for device in update.devices]
+    if not trained:
+        return {"num_hosts": 0, "num_devices": 0}
     num_windows = sum(device.num_windows for device in trained)
     loss = sum(device.loss * device.num_windows for device in trained) / num_windows
     num_hosts = len({update.host for update in updates})
