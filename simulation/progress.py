@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clmm_core.errors import DataError
-from clmm_core.report.lines import absent_in_words, describe_round, duration, percent, plural
+from clmm_core.report.lines import absent_in_words, describe_round, duration, percent, plural, spent_in_words
 from clmm_core.report.records import STAGES, RoundRecord, Stage
 from clmm_core.report.run_folder import INFO, read_rounds
 
@@ -202,6 +202,7 @@ def render(progress: RunProgress, *, elapsed_s: float, since_last_step_s: float)
 def _figures(record: RoundRecord) -> str:
     """Return how many devices counted in a step, who did not, and how fast it went."""
     parts = [f"{plural(record.num_devices, 'device')} on {plural(record.num_hosts, 'host')}", *absent_in_words(record)]
+    parts += spent_in_words(record)
     parts += [plural(record.num_windows, "window")] if record.num_windows else []
     parts += [f"{record.num_devices / record.round_s:,.1f} devices a second"] if record.round_s else []
     return ", ".join(parts)
