@@ -16,6 +16,7 @@ from clmm_core.federated.codec import from_json_strict, to_json
 from clmm_core.files import replace_file
 from clmm_core.models.config import ModelConfig
 from clmm_core.report.records import Embedding, RoundRecord, RunInfo, Split
+from server.privacy import StagePrivacy
 
 FOLDER = "checkpoints"
 """In the results folder of a run that goes on."""
@@ -48,6 +49,8 @@ class CheckpointRecord:
     strikes: Mapping[str, int]
     quarantined_until: Mapping[str, int]
     """See `gate.Quarantine`."""
+    stage_privacy: StagePrivacy | None = None
+    """Of the stage that goes on, with the next round's clip. What was spent follows from the settings and the round."""
 
 
 @dataclass(frozen=True, kw_only=True)

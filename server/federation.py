@@ -19,6 +19,7 @@ from clmm_core.training.array_names import QUALITY, is_stage_one, is_stage_two
 from clmm_core.training.tasks import FinetuneTask, PretrainTask, QualityTask, SelftrainTask, SumsTask, learns
 from server.apart import Apart
 from server.availability import absences, drawn_windows
+from server.budget import Budget, require_cohorts
 from server.directory import Directory
 from server.embedding import embedded_windows
 from server.evaluation import evaluate_subjects, validation_figures
@@ -91,11 +92,12 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     """Profile the hosts, draw the split and initialise the model.
 
     Raises:
-        ConfigError: `data.classes` or the split names what no host has.
+        ConfigError: `data.classes` or the split names what no host has; or the rounds cost more than the privacy budget.
         DataError: no device, or no label, to train on.
     """
     started_s = time.monotonic()
     directory = Directory(hosts, config.data, config.min_reply_share)
+    budget = Budget(config)
     new_arrays = Apart("torch", "clmm_core.training.model_arrays:new_arrays")  # which loads PyTorch while hosts say what they have
     directory.refresh()
     if directory.unanswered:  # asked once more, because devices that are not here now are in no split and so in no round
@@ -113,6 +115,8 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
     if len(classes) < 2:
         raise DataError(f"expected labels of at least two activities over all devices, found {', '.join(classes) or 'none'}: label more")
     split = draw_split(config, devices, classes)
+    require_cohorts(config, split)
+    epsilons = budget.epsilons()
     owned = {name: owner.modalities[name] for name, owner in directory.modalities().items()}
     shapes = tuple(ModalityShape(name=name, channels=each.channels, time_steps=each.time_steps) for name, each in owned.items())
     model = sized(config.model, shapes, len(classes))
@@ -128,6 +132,7 @@ def begin(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, rep
         units={name: each.unit for name, each in owned.items()},
         window_s=next(profile.window_s for profile in directory.profiles.values() if profile.devices),
         started_s=started_s,
+        epsilons=epsilons,
     )
     folder.write_info(info)
     folder.write_split(split)

@@ -1,6 +1,9 @@
 """What an update must be before it counts: every reply of a round goes through here; what is refused is told, with device and reason.
 
 A host can claim anything: a round must end with a finite model whatever one of them sends, and with all that the others learned.
+
+With a clip for privacy no update is held against the others' median: what one device sends must not decide whether another counts. Its
+length is bounded instead, whatever the host says that it did. What else is refused depends on the update and its own profile alone.
 """
 
 import math
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from clmm_core.errors import ConfigError
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
+from clmm_core.federated.clipping import factor_within
 from clmm_core.federated.individual import apart
 from clmm_core.federated.messages import DeviceTraining, HostUpdate
 from clmm_core.federated.quantise import UpdateBits, unpack
@@ -64,6 +68,13 @@ class Expected:
     update_bits: UpdateBits
     is_folded: bool
     """Whether a host answers with the mean over its devices, else with each of their updates."""
+    clip: float = 0.0
+    """For privacy: longest a device's update may be, and then devices count once each; 0 for none, and devices count by windows."""
+
+    def most_weight(self, device: str, part: str) -> int:
+        """Return how much a device may count in a part of the model."""
+        most = self.most_windows(device, part)
+        return min(1, most) if self.clip else most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +86,8 @@ class Update:
     arrays: Arrays
     weights: Weights
     devices: tuple[DeviceTraining, ...]
+    num_within_clip: int = 0
+    """Of them, those whose update was no longer than the clip, as their host says."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +124,8 @@ def admitted(answers: Sequence[Answer], expected: Expected, config: GateConfig) 
             else:
                 updates.append(update)
                 seen |= set(update.names)
+    if expected.clip:
+        return [_within(update, expected.clip) for update in updates], refusals
     usable, too_long = _of_usual_length(updates, config.norm_factor)
     return [_clipped(update, config.clip) for update in usable], refusals + too_long
 
@@ -135,9 +150,12 @@ def _updates_of(host: int, answer: Answer, expected: Expected) -> list[Update]:
     reply: HostUpdate = answer.reply
     if expected.is_folded:
         arrays = answer.arrays if expected.update_bits == 32 else unpack(answer.arrays, expected.update_bits, expected.learning)
-        return [Update(host=host, arrays=arrays, weights=reply.weights, devices=reply.devices)]
+        return [Update(host=host, arrays=arrays, weights=reply.weights, devices=reply.devices, num_within_clip=reply.num_within_clip)]
     each = zip(reply.devices, apart(answer.arrays, len(reply.devices)), strict=True)
-    return [Update(host=host, arrays=arrays, weights=device.weights, devices=(device,)) for device, arrays in each]
+    return [
+        Update(host=host, arrays=arrays, weights=device.weights, devices=(device,), num_within_clip=device.num_within_clip)
+        for device, arrays in each
+    ]
 
 
 def _twice(update: Update, seen: set[str]) -> str:
@@ -146,9 +164,11 @@ def _twice(update: Update, seen: set[str]) -> str:
 
 
 def _wrong_claims(update: Update, expected: Expected) -> str:
-    """Return what is wrong with what an update says of itself: windows, weights and loss."""
+    """Return what is wrong with what an update says of itself: windows, weights, loss, and how many are within the clip."""
     if not update.weights:
         return "expected the weight of a part of the model, found none"
+    if not 0 <= update.num_within_clip <= len(update.devices):
+        return f"expected 0 to {len(update.devices)} device(s) within the clip, found {update.num_within_clip}"
     for each in update.devices:
         most = expected.most_windows(each.device, FUSION)
         fewest = 1 if len(update.devices) == 1 else 0  # of several trained as one, some may have nothing to learn from
@@ -157,7 +177,7 @@ def _wrong_claims(update: Update, expected: Expected) -> str:
         if not math.isfinite(each.loss):
             return f"expected a finite loss of device {each.device}, found {each.loss}"
     for part, weight in update.weights.items():
-        most = sum(expected.most_windows(name, part) for name in update.names)
+        most = sum(expected.most_weight(name, part) for name in update.names)
         if not 0 < weight <= most:  # NaN is neither
             return f"expected a weight of part '{part}' above 0 and at most {most}, as the profile says, found {weight:g}"
     return ""
@@ -216,7 +236,19 @@ def _lengths(update: Update) -> dict[str, float]:
 def _squared(values: NDArray[Any]) -> float:
     """Return the squared length of an array; infinite where float32 cannot hold it."""
     flat = values.ravel()
-    return float(np.dot(flat, flat))
+    with np.errstate(over="ignore"):
+        return float(np.dot(flat, flat))
+
+
+def _within(update: Update, clip: float) -> Update:
+    """Return the update, the sum of its devices' updates at most `clip` a device long; an honest host's is so already."""
+    squares = (
+        float(np.square(values, dtype=np.float64).sum()) * update.weights[part_of(name)] ** 2 for name, values in update.arrays.items()
+    )
+    factor = factor_within(math.sqrt(sum(squares)), clip * len(update.devices))
+    if factor == 1:
+        return update
+    return replace(update, arrays={name: values * np.float32(factor) for name, values in update.arrays.items()})
 
 
 def _clipped(update: Update, clip: float) -> Update:

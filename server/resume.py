@@ -5,6 +5,7 @@ import time
 from clmm_core.errors import ConfigError, DataError
 from clmm_core.report.records import RunInfo
 from clmm_core.report.run_folder import RunFolder
+from server.budget import Budget
 from server.checkpoint import FOLDER, CheckpointRecord, read_newest
 from server.directory import Directory
 from server.hosts import Hosts
@@ -26,13 +27,15 @@ def resumed(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, r
         report: told of each further step.
 
     Raises:
-        ConfigError: the run was begun with other settings, or by other code; names them.
+        ConfigError: the run was begun with other settings, or by other code; names them. Or its rounds cost more than the budget.
         DataError: there is no checkpoint that can be used, or a host has other sensors than the model.
     """
     since_s = time.monotonic()
+    budget = Budget(config)
     checkpoint, wrong = read_newest(folder.partial / FOLDER)
     record = checkpoint.record
     _check_same(record.info, info)
+    epsilons = budget.epsilons()
     directory = Directory(hosts, config.data, config.min_reply_share)
     directory.refresh()
     _check_sensors(directory, record)
@@ -52,6 +55,8 @@ def resumed(hosts: Hosts, config: RunConfig, info: RunInfo, folder: RunFolder, r
         server_round=record.server_round,
         first=checkpoint.first,
         second=checkpoint.second,
+        epsilons=epsilons,
+        stage_privacy=record.stage_privacy,
         embedding=record.embedding,
         quality=record.quality,
         rounds=list(record.rounds),

@@ -5,7 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from clmm_core.report.records import Refusal
 from clmm_core.seeds import derive_seed
 from server.availability import Turnout
 from server.gate import Expected, Update, admitted, told
+from server.privacy import StagePrivacy, adapted_clip, begin_stage, noise_generator, noised_mean, poisson_sample
 from server.run import Run
 from server.run_config import StageConfig
 
@@ -62,6 +63,7 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
     num_done = max(0, run.server_round - stage.starts_after)
     if not num_done:
         run.first, run.second = {}, {}
+        run.stage_privacy = _private(run, stage)
     optimizer = ServerOptimizer(stage.config.server, run.first, run.second)
     for round_of_stage in range(num_done + 1, stage.config.rounds + 1):
         since_s = time.monotonic()
@@ -69,16 +71,15 @@ def train_stage(run: Run, stage: TrainingStage) -> None:
         learning_rate = decayed(stage.learning_rate, stage.config, round_of_stage)
         held = tuple(device for device in stage.devices if run.quarantine.holds(device, run.server_round))
         asked = _asked(run, stage, _without(stage, held))
-        if not asked.turnout.present:
+        if not asked.turnout.present and not run.stage_privacy:
             run.ended(stage.name, since_s, server_round=run.server_round, num_hosts=0, num_devices=0, **asked.turnout.figures(()))
             run.keep()
             continue
-        updates = run.repeated(partial(_updates, run, stage, asked, learning_rate))
-        run.arrays = optimizer.apply(
-            run.arrays, aggregate([(each.arrays, each.weights) for each in updates.usable], run.config.aggregation)
-        )
+        updates = _updates_or_noise(run, stage, asked, learning_rate)
+        private = {"epsilon": run.epsilons[run.server_round - 1], "clip": run.stage_privacy.clip} if run.stage_privacy else {}
+        run.arrays = optimizer.apply(run.arrays, _combined(run, stage, updates.usable))
         figures, not_in_them = stage.after_round()
-        figures |= _figures(updates.usable) | asked.turnout.figures(name for each in updates.usable for name in each.names)
+        figures |= private | _figures(updates.usable) | asked.turnout.figures(name for each in updates.usable for name in each.names)
         figures |= {"refused": tuple(updates.refused), "quarantined": held}
         left_out = (*updates.left_out, *not_in_them)
         run.ended(stage.name, since_s, server_round=run.server_round, left_out=left_out, **figures)
@@ -100,6 +101,9 @@ def _asked(run: Run, stage: TrainingStage, devices: tuple[str, ...]) -> _Asked:
     Source: over-selection, Bonawitz et al., "Towards Federated Learning at Scale", MLSys 2019, arXiv 1902.01046, section 3.2: 130 %.
     """
     availability = run.config.availability
+    if run.stage_privacy:  # the accountant's sample: who is in it does not depend on anybody else
+        cohort = poisson_sample(devices, stage.config.participation, run.config.seed, run.server_round)
+        return _Asked(turnout=availability.turnout(_work(run, stage, cohort), run.server_round, len(cohort)), waits_for=0)
     wanted = most = max(1, round(stage.config.participation * len(devices)))
     if availability.is_simulated or not run.directory.shares_data:  # else nobody is ever away, and more would be work for nothing
         most = min(len(devices), math.ceil(wanted * run.config.over_selection))
@@ -115,6 +119,22 @@ class _Updates:
     usable: list[Update]
     refused: list[Refusal]
     left_out: list[str]
+
+
+def _updates_or_noise(run: Run, stage: TrainingStage, asked: _Asked, learning_rate: float) -> _Updates:
+    """Ask hosts to train, again if too few answer. With privacy a round that nobody is in, or that too few answered, is one of noise alone.
+
+    Raises:
+        RoundFailedError: too few answered each time, without privacy.
+    """
+    if not asked.turnout.present:
+        return _Updates(usable=[], refused=[], left_out=[])
+    try:
+        return run.repeated(partial(_updates, run, stage, asked, learning_rate))
+    except RoundFailedError as error:
+        if run.stage_privacy is None:
+            raise
+        return _Updates(usable=[], refused=[], left_out=[str(error)])
 
 
 def _updates(run: Run, stage: TrainingStage, asked: _Asked, learning_rate: float) -> _Updates:
@@ -141,7 +161,9 @@ def _updates(run: Run, stage: TrainingStage, asked: _Asked, learning_rate: float
 
 
 def _too_few(run: Run, usable: Sequence[Update]) -> str:
-    """Return what is wrong with the number of devices whose updates count, empty if nothing is."""
+    """Return what is wrong with the number of devices whose updates count, empty if nothing is; of a private round nothing is."""
+    if run.stage_privacy:
+        return ""
     num_devices = sum(len(update.devices) for update in usable)
     if not num_devices:
         return "no device could be trained"
@@ -180,6 +202,19 @@ def _without(stage: TrainingStage, held: tuple[str, ...]) -> tuple[str, ...]:
 
 def _expected(run: Run, stage: TrainingStage, outgoing: Arrays) -> Expected:
     """Return what this round's replies are held against."""
+    return Expected(
+        server_round=run.server_round,
+        source=client_source(),
+        learning={name: values for name, values in outgoing.items() if stage.learns(name)},
+        most_windows=_most_windows(run, stage),
+        update_bits=run.config.update_bits,
+        is_folded=run.config.host_aggregation,
+        clip=run.stage_privacy.clip if run.stage_privacy else 0.0,
+    )
+
+
+def _most_windows(run: Run, stage: TrainingStage) -> Callable[[str, str], int]:
+    """Return what says, by device and part of the model, how many windows it can train on in a round at most."""
     devices, zero_fill = run.directory.devices, run.config.data.zero_fill
 
     def most_windows(device: str, part: str) -> int:
@@ -190,14 +225,7 @@ def _expected(run: Run, stage: TrainingStage, outgoing: Arrays) -> Expected:
             return stage.most_windows(profile)
         return min(stage.most_windows(profile), profile.modalities[part].num_windows) if part in profile.modalities else 0
 
-    return Expected(
-        server_round=run.server_round,
-        source=client_source(),
-        learning={name: values for name, values in outgoing.items() if stage.learns(name)},
-        most_windows=most_windows,
-        update_bits=run.config.update_bits,
-        is_folded=run.config.host_aggregation,
-    )
+    return most_windows
 
 
 def _require_somebody_in_time(run: Run, stage: TrainingStage) -> None:
@@ -237,8 +265,32 @@ def decayed(learning_rate: float, stage: StageConfig, round_of_stage: int) -> fl
     return learning_rate * 0.5 * (1 + math.cos(math.pi * (round_of_stage - 1) / stage.rounds))
 
 
+def _private(run: Run, stage: TrainingStage) -> StagePrivacy | None:
+    """Return the privacy of a stage that begins; None where the run has none."""
+    if not run.config.privacy.is_on:
+        return None
+    parts = {part_of(name) for name in run.arrays if stage.travels(name) and stage.learns(name)}
+    most_windows = _most_windows(run, stage)
+    return begin_stage(run.config.privacy, stage.devices, sorted(parts), lambda device, part: most_windows(device, part) > 0)
+
+
+def _combined(run: Run, stage: TrainingStage, updates: Sequence[Update]) -> Arrays:
+    """Return what this round's updates make of the model; with privacy their noised mean, and the clip of the next round moves."""
+    if run.stage_privacy is None:
+        return aggregate([(each.arrays, each.weights) for each in updates], run.config.aggregation)
+    config, rate, now = run.config.privacy, stage.config.participation, run.stage_privacy
+    expected_cohort = rate * len(stage.devices)
+    generator = noise_generator(run.config.seed, run.server_round)
+    learning = {name: values for name, values in run.arrays.items() if stage.travels(name) and stage.learns(name)}
+    mean = noised_mean(updates, learning, now, rate, config.noise_on_updates(expected_cohort), generator)
+    run.stage_privacy = replace(now, clip=adapted_clip(config, now.clip, updates, expected_cohort, generator))
+    return mean
+
+
 def _figures(updates: Sequence[Update]) -> dict[str, float]:
     trained = [device for update in updates for device in update.devices]
+    if not trained:
+        return {"num_hosts": 0, "num_devices": 0}
     num_windows = sum(device.num_windows for device in trained)
     loss = sum(device.loss * device.num_windows for device in trained) / num_windows
     num_hosts = len({update.host for update in updates})

@@ -14,6 +14,7 @@ from server.checkpoint import FOLDER, Checkpoint, CheckpointRecord, write_checkp
 from server.directory import Directory, TaskFor
 from server.gate import Quarantine
 from server.hosts import Answer
+from server.privacy import StagePrivacy
 from server.run_config import RunConfig
 
 MAX_LEFT_OUT = 40
@@ -45,6 +46,10 @@ class Run:
     first: Arrays = field(default_factory=dict)
     """Moments of the server optimiser in the stage that goes on."""
     second: Arrays = field(default_factory=dict)
+    epsilons: tuple[float, ...] = ()
+    """Spent after each planned round; nothing without privacy."""
+    stage_privacy: StagePrivacy | None = None
+    """Of the stage that goes on; None without privacy."""
     quarantine: Quarantine = field(init=False)
     embedding: Embedding = field(default_factory=Embedding)
     quality: Mapping[str, float] = field(default_factory=dict)
@@ -72,8 +77,8 @@ class Run:
 
     def update_settings(self) -> dict[str, Any]:
         """Return what every task that is answered with an update says, but its devices."""
-        config = self.config
-        return {**self.task_settings(), "update_bits": config.update_bits, "host_aggregation": config.host_aggregation}
+        config, clip = self.config, self.stage_privacy.clip if self.stage_privacy else 0.0
+        return {**self.task_settings(), "update_bits": config.update_bits, "host_aggregation": config.host_aggregation, "clip": clip}
 
     def note(self, left_out: Iterable[str]) -> None:
         """Keep what was left out, and why, for the results; each once."""
@@ -140,6 +145,7 @@ class Run:
             quality=self.quality,
             strikes=self.quarantine.strikes,
             quarantined_until=self.quarantine.until,
+            stage_privacy=self.stage_privacy,
         )
         try:
             write_checkpoint(

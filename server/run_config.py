@@ -24,6 +24,7 @@ from clmm_core.training.settings import (
 )
 from server.availability import Availability
 from server.gate import GateConfig
+from server.privacy import PrivacyConfig
 
 Value = bool | int | float | str
 
@@ -95,6 +96,7 @@ class RunConfig:
     validate_every: int
     """Rounds after stage one from one look at the validation subjects to the next, the last always; 0 leaves it to the final evaluation."""
     gate: GateConfig
+    privacy: PrivacyConfig
     availability: Availability
     """Of a simulated fleet."""
     round_timeout_s: float
@@ -177,6 +179,7 @@ def parse_run_config(values: Mapping[str, Value]) -> RunConfig:
             strikes=keys.integer("gate.strikes", 1),
             quarantine_rounds=keys.integer("gate.quarantine-rounds", 0),
         ),
+        privacy=_privacy(keys),
         availability=_availability(keys, seed),
         round_timeout_s=keys.number("round-timeout-s", 1),
         min_hosts=keys.integer("min-hosts", 1),
@@ -255,6 +258,33 @@ def _aggregation(keys: "_Keys") -> AggregationConfig:
             f"communication.host-aggregation: expected false, for aggregation.rule '{config.rule}' compares devices' updates, found true: "
             "change one of them"
         )
+    return config
+
+
+def _privacy(keys: "_Keys") -> PrivacyConfig:
+    config = PrivacyConfig(
+        noise_multiplier=keys.number("privacy.noise-multiplier"),
+        clip=keys.number("privacy.clip"),
+        clip_quantile=keys.number("privacy.clip-quantile"),
+        clip_rate=keys.number("privacy.clip-rate"),
+        delta=keys.number("privacy.delta"),
+        budget=keys.number("privacy.budget"),
+    )
+    if not config.is_on:
+        return config
+    refused: tuple[tuple[str, Value, Value, str], ...] = (
+        ("communication.update-bits", 32, keys.integer("communication.update-bits"), "packing lengthens updates after they are clipped"),
+        ("client.pooled", False, keys.boolean("client.pooled"), "devices that train as one have no update each to clip"),
+        ("pretrain.aggregation", "mean", keys.text("pretrain.aggregation"), "the noise is that of a plain sum"),
+        ("aggregation.rule", "mean", keys.text("aggregation.rule"), "the noise is that of a plain sum"),
+        ("gate.clip", 0.0, keys.number("gate.clip"), "privacy.clip shortens updates already"),
+    )
+    for key, expected, found, why in refused:
+        if found != expected:
+            raise ConfigError(f"{key}: expected {expected!r} with privacy.noise-multiplier above 0, for {why}; found {found!r}: change one")
+    for key in ("pretrain.participation", "finetune.participation"):
+        if not keys.share(key):
+            raise _wrong(key, "a share above 0 with privacy.noise-multiplier above 0", 0.0)
     return config
 
 

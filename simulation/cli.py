@@ -306,6 +306,7 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
     from rich.text import Text  # noqa: PLC0415
 
     from clmm_core.report.lines import headline, subject_table  # noqa: PLC0415
+    from clmm_core.report.privacy import privacy_in_words, privacy_of  # noqa: PLC0415
     from clmm_core.report.run_folder import REPORT, SUBJECTS  # noqa: PLC0415
 
     header, *rows = subject_table(record)
@@ -322,6 +323,8 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
     if (more := len(rows) - MAX_ROWS) > 0:
         console.print(f"and {more:,} more in {_shown(folder / SUBJECTS)}", markup=False, highlight=False, soft_wrap=True)
     console.print(headline(record), markup=False, highlight=False)
+    if (spent := privacy_of(record)) is not None:
+        console.print(f"Privacy: {privacy_in_words(spent)}", markup=False, highlight=False)
     console.print(f"Report: {_shown(folder / REPORT)}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clmm_core.errors import DataError
-from clmm_core.report.lines import absent_in_words, describe_round, duration, percent, plural, repeats_in_words
+from clmm_core.report.lines import absent_in_words, describe_round, duration, percent, plural, repeats_in_words, spent_in_words
 from clmm_core.report.records import STAGES, RoundRecord, Stage
 from clmm_core.report.run_folder import INFO, read_rounds
 
@@ -206,6 +206,7 @@ def _figures(record: RoundRecord) -> str:
         *absent_in_words(record),
         *repeats_in_words(record),
     ]
+    parts += spent_in_words(record)
     parts += [plural(record.num_windows, "window")] if record.num_windows else []
     parts += [f"{record.num_devices / record.round_s:,.1f} devices a second"] if record.round_s else []
     return ", ".join(parts)

@@ -74,6 +74,8 @@ class DeviceTraining:
     loss: float
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of its own update, by part of the model, where the host did not fold it; `individual.placed` has it at this row's place."""
+    num_within_clip: int = 0
+    """1 where that update was no longer than the task's clip, and so was sent as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,10 @@ class HostUpdate:
     source: str
     """Fingerprint of the client code that trained."""
     weights: Mapping[str, float]
-    """By part of the model: windows trained on, over the devices that own it. Empty where updates are not folded."""
+    """By part of the model: windows trained on, over the devices that own it; with a clip, those devices. Empty where not folded."""
     devices: tuple[DeviceTraining, ...]
+    num_within_clip: int = 0
+    """Devices whose update was no longer than the task's clip; 0 where updates are not folded, or not clipped."""
     left_out: tuple[LeftOut, ...] = ()
 
 

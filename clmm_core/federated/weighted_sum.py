@@ -33,8 +33,14 @@ class WeightedSum:
         """Total weight of each part, by part."""
         return dict(self._weights)
 
-    def add(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights) -> None:
-        """Add arrays, each with its part's weight; arrays of parts without a weight are left out.
+    @property
+    def sums(self) -> dict[str, NDArray[np.float64]]:
+        """The weighted sum of each array, by name."""
+        self._sum_the_first()
+        return dict(self._totals)
+
+    def add(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights, factor: float = 1.0) -> None:
+        """Add arrays times `factor`, each with its part's weight; arrays of parts without a weight are left out.
 
         Raises:
             ValueError: a weight is not a finite positive number.
@@ -45,16 +51,19 @@ class WeightedSum:
                 raise ValueError(f"part '{part}': expected a finite weight above 0, found {weight}")
             self._weights[part] = self._weights.get(part, 0.0) + weight
         counted = {name: values for name, values in arrays.items() if part_of(name) in weights}
-        if is_first:
+        if is_first and factor == 1:
             self._only = counted, weights
             return
-        self._sum(*self._only)
-        self._only = {}, {}
-        self._sum(counted, weights)
+        self._sum_the_first()
+        self._sum(counted, weights, factor)
 
-    def _sum(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights) -> None:
+    def _sum_the_first(self) -> None:
+        self._sum(*self._only, 1.0)
+        self._only = {}, {}
+
+    def _sum(self, arrays: Mapping[str, NDArray[np.float32]], weights: Weights, factor: float) -> None:
         for name, values in arrays.items():
-            weighted = np.asarray(values, np.float64) * weights[part_of(name)]
+            weighted = np.asarray(values, np.float64) * (weights[part_of(name)] * factor)
             self._totals[name] = self._totals[name] + weighted if name in self._totals else weighted
 
     def mean(self) -> Arrays:

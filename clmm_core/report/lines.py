@@ -118,12 +118,18 @@ def describe_round(record: RoundRecord, rounds_total: int | None) -> str:
         parts.append(f"validation accuracy {percent(record.validation_accuracy)}")
     if record.validation_macro_f1 is not None:
         parts.append(f"macro-F1 {percent(record.validation_macro_f1)}")
+    parts += spent_in_words(record)
     parts.append(duration(record.round_s))
     if record.left_out:
         first, *others = record.left_out
         more = f" (and {len(others)} more)" if others else ""
         parts.append(f"left out: {' '.join(first.split())}{more}")
     return "  ".join(parts)
+
+
+def spent_in_words(record: RoundRecord) -> list[str]:
+    """Return what privacy has cost so far, and the clip, e.g. `epsilon 3.21`, `clip 0.5`; nothing without it."""
+    return [] if record.epsilon is None or record.clip is None else [f"epsilon {record.epsilon:.3g}", f"clip {record.clip:.3g}"]
 
 
 def absent_in_words(record: RoundRecord) -> list[str]:

@@ -28,6 +28,7 @@ from clmm_core.report.lines import (
     subject_row,
 )
 from clmm_core.report.metrics import GroupSummary, accuracy, num_windows_of, summarise, worst_first
+from clmm_core.report.privacy import NOT_COVERED, privacy_in_words, privacy_of
 from clmm_core.report.records import GROUPS, ModelCard, RoundRecord, RunRecord, Split, SubjectRecord
 from clmm_core.report.run_folder import REPORT, read_results
 from clmm_core.report.template import PAGE, STYLE
@@ -71,6 +72,7 @@ def render(run: RunRecord) -> str:
         training=[*_split_in_words(run.split), *_card_in_words(run.card), _term("machine", run.info.machine)],
         stages=_stages(run.rounds),
         communication=_communication(run),
+        privacy=_privacy(run),
         quality=[
             {"name": name, "figure": f"{share:.2f}", "width": f"{100 * share:.1f}"}
             for name, share in sorted(run.quality.items(), key=lambda item: -item[1])
@@ -276,6 +278,11 @@ def _communication(run: RunRecord) -> dict[str, object] | None:
     columns, rows = communication_table(run.rounds)
     bits = int(run.info.run_config.get("communication.update-bits", 32))
     return {"text": communication_in_words(found, bits), "columns": columns, "rows": rows}
+
+
+def _privacy(run: RunRecord) -> dict[str, str] | None:
+    found = privacy_of(run)
+    return None if found is None else {"text": privacy_in_words(found), "not_covered": NOT_COVERED}
 
 
 def _range(numbers: list[int]) -> str:

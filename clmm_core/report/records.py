@@ -92,6 +92,10 @@ class RoundRecord:
     """What the round would have taken on a simulated fleet, in seconds; None where nothing is simulated."""
     loss: float | None = None
     """Mean training loss, weighted by windows."""
+    epsilon: float | None = None
+    """What this and all rounds before have cost at the run's delta, for one device's whole contribution; None without privacy."""
+    clip: float | None = None
+    """Longest a device's update was allowed to be in this round; None without privacy."""
     validation_accuracy: float | None = None
     """In [0, 1], over all windows of the validation subjects."""
     validation_macro_f1: float | None = None

@@ -15,6 +15,7 @@ from clmm_core.federated.codec import from_json_strict
 from clmm_core.federated.messages import Counts
 from clmm_core.report.communication import Communication, communication_of
 from clmm_core.report.metrics import GroupSummary, chance, counts_as_arrays, counts_as_lists, group_counts, majority_share, summarise
+from clmm_core.report.privacy import Privacy, privacy_of
 from clmm_core.report.records import GROUPS, Group, RunRecord, SubjectRecord
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class Summary:
     notes: tuple[str, ...]
     communication: Communication | None = None
     """None where the rounds counted no bytes, as those of older versions did not."""
+    privacy: Privacy | None = None
+    """None where no noise was added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,7 @@ def summary_of(run: RunRecord) -> Summary:
         quality=run.quality,
         notes=run.notes,
         communication=communication_of(run.rounds),
+        privacy=privacy_of(run),
     )
 
 

@@ -161,6 +161,11 @@ aria-label="{{ figure.title }}, scrolls sideways">{{ figure.svg }}</div>
 <tr><th scope="row">{{ stage.name }}</th>{% for cell in stage.cells %}<td class="number">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div>
 {% endif %}
+{% if privacy %}
+<h3 style="margin-top: 1rem">Differential privacy</h3>
+<p>The model holds {{ privacy.text }}.</p>
+<p>{{ privacy.not_covered }}</p>
+{% endif %}
 {% if communication %}
 <h3 style="margin-top: 1rem">What was sent</h3>
 <p>{{ communication.text }}</p>

@@ -1,6 +1,7 @@
 """Devices trained one after the other: what `together.py` is held against, and the quickest way where one device fills the processor."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, difference
+from clmm_core.federated.clipping import factor_within, length_of
 from clmm_core.federated.l_dawa import scale_by_agreement
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.training.device_tensors import DeviceTensors
@@ -25,12 +27,15 @@ def train_alone(jobs: Sequence[Job], device: torch.device = CPU) -> tuple[Losses
     """Return what `together.train_together` returns of the same jobs, to rounding."""
     losses: Losses = []
     folded: dict[int, WeightedSum] = {}
+    within: Counter[int] = Counter()
     for job in jobs:
         update, loss = train_one(job, device)
         losses.append(loss)
         if update:
-            folded.setdefault(job.host, WeightedSum()).add(update, job.weights)
-    return losses, {host: [(total.mean(), total.weights)] for host, total in folded.items()}
+            factor = factor_within(length_of(update, job.weights), job.clip) if job.clip else 1.0
+            within[job.host] += bool(job.clip) and factor == 1
+            folded.setdefault(job.host, WeightedSum()).add(update, job.weights, factor)
+    return losses, {host: [Mean(total.mean(), total.weights, within[host])] for host, total in folded.items()}
 
 
 def train_one(job: Job, device: torch.device = CPU) -> tuple[Arrays, float | DeviceSkippedError]:

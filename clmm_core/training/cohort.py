@@ -45,6 +45,8 @@ def _in_parts(task: TrainTask) -> Iterator[TrainTask]:
 def train_cohorts(questions: Sequence[Question], device: torch.device) -> list[Reply]:
     """Return each host's answer: the mean of its devices' updates, each part of the model over the devices that train it; or each of them.
 
+    A task's clip shortens each device's update before, and then devices count once each instead of by their windows.
+
     Stage one trains encoders and projections on all windows; stage two the whole network on labelled ones; self-training likewise, on
     labels of the devices' own making.
     """
@@ -67,18 +69,30 @@ def _joined(task: TrainTask, replies: Sequence[Reply]) -> Reply:
     """Return a host's answer from those about some of its devices, in order."""
     left_out = tuple(each for reply, _ in replies for each in reply.left_out)
     if not task.host_aggregation:
-        rows = tuple(replace(row, weights=reply.weights) for reply, _ in replies for row in reply.devices)
+        rows = tuple(
+            replace(row, weights=reply.weights, num_within_clip=reply.num_within_clip) for reply, _ in replies for row in reply.devices
+        )
         return _said(task, {}, rows, left_out), placed([update for reply, update in replies if reply.devices])
     folded = WeightedSum()
     for reply, mean in replies:
         folded.add(mean, reply.weights)
     rows = tuple(row for reply, _ in replies for row in reply.devices)
-    return _said(task, folded.weights, rows, left_out), folded.mean() if rows else {}
+    said = _said(task, folded.weights, rows, left_out, sum(reply.num_within_clip for reply, _ in replies))
+    return said, folded.mean() if rows else {}
 
 
-def _said(task: TrainTask, weights: Weights, rows: tuple[DeviceTraining, ...], left_out: tuple[LeftOut, ...]) -> HostUpdate:
+def _said(
+    task: TrainTask, weights: Weights, rows: tuple[DeviceTraining, ...], left_out: tuple[LeftOut, ...], num_within_clip: int = 0
+) -> HostUpdate:
     """Return a reply to this task."""
-    return HostUpdate(server_round=task.server_round, source=client_source(), weights=weights, devices=rows, left_out=left_out)
+    return HostUpdate(
+        server_round=task.server_round,
+        source=client_source(),
+        weights=weights,
+        devices=rows,
+        num_within_clip=num_within_clip,
+        left_out=left_out,
+    )
 
 
 def _trained(questions: Sequence[Question], device: torch.device) -> list[Reply]:
@@ -111,6 +125,7 @@ def _lessons(questions: Sequence[Question], device: torch.device) -> list[tuple[
 def _job(question: Question, host: int, lesson: Lesson) -> Job:
     task, arrays = question
     stage = stage_of(task)
+    weights = lesson.weights(stage)
     return Job(
         model=task.model,
         config=task.config,
@@ -120,7 +135,8 @@ def _job(question: Question, host: int, lesson: Lesson) -> Job:
         classes=lesson.classes,
         key=derive_seed(task.seed, stage, task.server_round, *lesson.devices),
         host=host,
-        weights=lesson.weights(stage),
+        weights=dict.fromkeys(weights, 1.0) if task.clip else weights,
+        clip=task.clip,
     )
 
 
@@ -137,7 +153,7 @@ def _reply(
             reason = str(loss) if isinstance(loss, DeviceSkippedError) else DIVERGED
             left_out += [LeftOut(device=device, reason=reason) for device in lesson.devices]
     folded = WeightedSum()
-    for update, weights in means:
-        folded.add({name: values for name, values in update.items() if learns(task, name)}, weights)
+    for each in means:
+        folded.add({name: values for name, values in each.update.items() if learns(task, name)}, each.weights)
     mean = folded.mean() if rows else {}
-    return _said(task, folded.weights, tuple(rows), tuple(left_out)), mean
+    return _said(task, folded.weights, tuple(rows), tuple(left_out), sum(each.num_within_clip for each in means)), mean

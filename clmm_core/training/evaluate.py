@@ -135,8 +135,8 @@ def _personalised(subjects: Sequence[_Subject], device: torch.device) -> Iterato
         own: dict[_Subject, Arrays] = {}
         for number, (each, loss) in enumerate(zip(some, losses, strict=True)):
             if isinstance(loss, float) and math.isfinite(loss):
-                ((update, _),) = means[number]
-                own[each] = each.arrays | {name: each.arrays[name] + values for name, values in update.items()}
+                (mean,) = means[number]
+                own[each] = each.arrays | {name: each.arrays[name] + values for name, values in mean.update.items()}
             else:
                 yield each, DIVERGED
         yield from zip(own, predict([(each.task.model, arrays, each.whole) for each, arrays in own.items()], device), strict=True)

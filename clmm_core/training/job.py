@@ -1,6 +1,7 @@
 """One device's training in one round, as a stack of devices takes it."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -34,6 +35,8 @@ class Job:
     """Jobs of one host are folded into one mean."""
     weights: Weights
     """How much it counts in the mean of each part of the model."""
+    clip: float = 0.0
+    """Longest its update may be over the parts that it counts in; 0 for any length. See `federated.clipping`."""
 
     @property
     def way(self) -> StageConfig:
@@ -49,5 +52,13 @@ class Job:
 
 Losses = list[float | DeviceSkippedError]
 """Of jobs in order: the mean loss of a job's steps, NaN where training diverged, or why it was left out."""
-Mean = tuple[Arrays, Weights]
-"""A mean update (local minus global) of what was trained, and the weight of each part in it."""
+
+
+class Mean(NamedTuple):
+    """A mean update (local minus global) of what was trained."""
+
+    update: Arrays
+    weights: Weights
+    """Of each part in it."""
+    num_within_clip: int
+    """Of its jobs that have a clip, those whose update was no longer."""

@@ -47,6 +47,9 @@ class UpdateTask(ModelTask):
     """Of a value of the update that comes back; see `outgoing`."""
     host_aggregation: bool = True
     """Whether a host folds its devices' updates into one mean; else each comes back by itself."""
+    clip: float = 0.0
+    """Longest a device's update may be, over all that it trains; longer ones are shortened, and each device counts once in each part it
+    has, whatever its windows. 0 for any length, weighted by windows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ J = devices trained together, B = batch, N = numbers that learn, U = different s
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import Arrays, part_of
+from clmm_core.federated.clipping import factor_within
 from clmm_core.federated.weighted_sum import Weights
 from clmm_core.models.clmm import Clmm
 from clmm_core.training.descent import Descent, MaskedDescent, RowDescent, Span
@@ -224,16 +225,26 @@ class _Stack:
         for j in counting:
             for part, weight in jobs[j].weights.items():
                 weights[jobs[j].host][part] = weights[jobs[j].host].get(part, 0.0) + weight
+        updates = (self.now - self.start)[counting].double()  # [counting, N]
+        factors = self._factors_within([jobs[j] for j in counting], updates)
         shares = np.zeros((len(self.parts), len(place), len(counting)))
         for column, j in enumerate(counting):
             host = jobs[j].host
             for number, part in enumerate(self.parts):
                 if part in jobs[j].weights:
-                    shares[number, place[host], column] = jobs[j].weights[part] / weights[host][part]
-        updates = (self.now - self.start)[counting].double()  # [counting, N]
+                    shares[number, place[host], column] = factors[column] * jobs[j].weights[part] / weights[host][part]
         each = zip(torch.from_numpy(shares).to(self.device), self.parts.values(), strict=True)
         mean = brought_back(torch.cat([(share @ updates[:, part.columns]).float() for share, part in each], dim=1))  # [hosts, N]
-        return {host: (self._arrays(mean[row], weights[host]), weights[host]) for host, row in place.items()}
+        within = Counter(jobs[j].host for j, factor in zip(counting, factors, strict=True) if jobs[j].clip and factor == 1)
+        return {host: Mean(self._arrays(mean[row], weights[host]), weights[host], within[host]) for host, row in place.items()}
+
+    def _factors_within(self, jobs: Sequence[Job], updates: Tensor) -> list[float]:
+        """Return for each job what its update, `[jobs, N]` float64, is multiplied by to keep to its clip; see `federated.clipping`."""
+        if not any(job.clip for job in jobs):
+            return [1.0] * len(jobs)
+        squares = {name: updates[:, part.columns].square().sum(dim=1).tolist() for name, part in self.parts.items()}
+        lengths = [math.sqrt(sum(of_each[row] for part, of_each in squares.items() if part in job.weights)) for row, job in enumerate(jobs)]
+        return [factor_within(length, job.clip) if job.clip else 1.0 for length, job in zip(lengths, jobs, strict=True)]
 
     def _arrays(self, mean: NDArray[np.float32], weights: Weights) -> Arrays:
         """Return the arrays of those parts of a mean `[N]`, in the order of the parts, that have a weight."""

@@ -85,6 +85,36 @@ def test_stopped_at_any_question_and_gone_on_with_it_ends_in_the_same_model(trai
         assert elapsed == sorted(elapsed)
 
 
+def test_a_private_run_goes_on_with_the_same_clip_and_the_same_noise(train: Train, tmp_path: Path):
+    """In the middle of each stage, and between them; the clip adapts in each."""
+    pytest.importorskip("opacus", reason="extra `privacy`")
+    private: dict[str, Value] = {
+        **{"privacy.noise-multiplier": 0.2, "privacy.clip-quantile": 0.5, "privacy.budget": 1000.0, "privacy.clip": 0.3},
+        **{"pretrain.participation": 0.7, "finetune.participation": 0.9, "labels.num-devices": 3},
+    }
+    hosts = HostsUntil(10_000)
+    whole = train({**ROUNDS_OF_ALL, **private, "run-name": "whole"}, hosts=hosts, keeps_checkpoints=True)
+    results = tmp_path / "results"
+    figures = [(record.server_round, record.epsilon, record.clip) for record in whole.rounds]
+    assert len({clip for _, _, clip in figures if clip}) > 2
+    trainings = [number for number, asked in enumerate(hosts.asked, start=1) if asked.startswith("train.")][2:]
+    for number in trainings[::2]:
+        name = f"killed-{number}"
+        killed_at(train, number, name, private)
+        record = train({**ROUNDS_OF_ALL, **private, "run-name": name, "resume": True}, keeps_checkpoints=True)
+        assert_equal(weights(results / name), weights(results / "whole"))
+        assert [(each.server_round, each.epsilon, each.clip) for each in record.rounds] == figures
+
+
+def test_a_private_run_that_goes_on_is_held_to_its_budget(train: Train, monkeypatch: pytest.MonkeyPatch):
+    private: dict[str, Value] = {"privacy.noise-multiplier": 1.0, "privacy.budget": 1000.0}
+    monkeypatch.setattr("server.accountant.epsilons", lambda rates, noise, delta: (1.0,) * len(rates))
+    killed_at(train, 7, "run", private)
+    monkeypatch.setattr("server.accountant.epsilons", lambda rates, noise, delta: (1001.0,) * len(rates))
+    with pytest.raises(ConfigError, match=r"privacy.budget: expected the 5 planned rounds"):
+        train({**ROUNDS_OF_ALL, **private, "resume": True}, keeps_checkpoints=True)
+
+
 def test_it_can_be_stopped_again(train: Train, tmp_path: Path):
     train({**ROUNDS_OF_ALL, "run-name": "whole"})
     killed_at(train, 6, "run")

@@ -134,7 +134,10 @@ def test_a_number_is_finite_and_nothing_else(run_config: Make, key: str, value: 
     assert f"found {value!r}" in message
 
 
-@pytest.mark.parametrize("key", [key for key in OF_KIND[float] if key != "aggregation.byzantine-share"])  # above 0 and below 1/2
+NEITHER_0_NOR_1 = ("aggregation.byzantine-share", "privacy.delta")
+
+
+@pytest.mark.parametrize("key", [key for key in OF_KIND[float] if key not in NEITHER_0_NOR_1])
 def test_a_whole_number_can_stand_for_any_number(run_config: Make, key: str):
     below_one = (
         "augment.crop",
@@ -143,9 +146,10 @@ def test_a_whole_number_can_stand_for_any_number(run_config: Make, key: str):
         "model.dropout",
         "data.overlap",
         "data.missing-share",
+        "privacy.clip-quantile",
     )
     whole = 0 if key in below_one else 1
-    values = run_config({key: 0 if key.endswith("momentum") else whole})
+    values = run_config({"privacy.budget": 8.0, key: 0 if key.endswith("momentum") else whole})
     assert parse_run_config(values) == parse_run_config({**values, key: float(values[key])})
 
 
@@ -219,3 +223,30 @@ def test_a_rule_that_compares_devices_needs_their_updates(run_config: Make):
 @pytest.mark.parametrize("name", ["folder", "utd-mhad"])
 def test_recordings_somewhere_need_a_path(run_config: Make, name: str):
     assert "data.path: expected where the" in refused(run_config({"data.name": name}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "communication.update-bits",
+            8,
+            "communication.update-bits: expected 32 with privacy.noise-multiplier above 0, for packing .*found 8",
+        ),
+        ("client.pooled", True, "client.pooled: expected False with privacy.noise-multiplier above 0, .*found True: change one"),
+        ("pretrain.aggregation", "l-dawa", "pretrain.aggregation: expected 'mean' with privacy.noise-multiplier above 0, .*found 'l-dawa'"),
+        ("gate.clip", 2.0, "gate.clip: expected 0.0 with privacy.noise-multiplier above 0, for privacy.clip shortens updates already"),
+        ("finetune.participation", 0.0, "finetune.participation: expected a share above 0 with privacy.noise-multiplier above 0"),
+    ],
+)
+def test_what_does_not_go_with_privacy_is_refused_and_goes_without(run_config, key: str, value, message: str):
+    private = {"privacy.noise-multiplier": 1.0, "privacy.budget": 8.0}
+    assert parse_run_config(run_config(private)).privacy.is_on
+    with pytest.raises(ConfigError, match=message):
+        parse_run_config(run_config({**private, key: value}))
+    assert not parse_run_config(run_config({key: value})).privacy.is_on
+
+
+def test_privacy_needs_a_budget(run_config):
+    with pytest.raises(ConfigError, match=r"privacy.budget: expected the epsilon that the run may cost"):
+        parse_run_config(run_config({"privacy.noise-multiplier": 1.0}))

@@ -141,6 +141,11 @@ def test_picture_of_a_simulated_fleet():
     assert "8 devices on 2 hosts, 12 dropped out, 3 too slow, 31.0 s simulated, 480 windows, 2.0 devices a second" in text
 
 
+def test_picture_of_a_private_run_says_what_was_spent():
+    progress = RunProgress(planned={"pretrain": 3}, rounds=(step("profile"), step("pretrain", 1, epsilon=1.25, clip=0.5)))
+    assert "epsilon 1.25, clip 0.5" in text_of(render(progress, elapsed_s=3.0, since_last_step_s=0.0))
+
+
 def test_picture_before_and_after():
     assert "starting Flower and Ray" in text_of(render(RunProgress(planned={}), elapsed_s=1.0, since_last_step_s=1.0))
     last = RunProgress(planned=PLAN, rounds=(step("evaluate"),))

@@ -10,6 +10,8 @@ import torch
 from clmm_core.data.fleet import device_windows
 from clmm_core.data.labels import LabelDraw, draw_labelled
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
+from clmm_core.federated.clipping import length_of
+from clmm_core.federated.individual import apart
 from clmm_core.federated.messages import HostUpdate
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed, generator
@@ -375,3 +377,31 @@ def test_quality_of_a_split_fleet_adds_up(settings: Settings):
     for name in together.weighted:
         assert sum(part.weighted.get(name, 0.0) for part in parts) == pytest.approx(together.weighted[name])
         assert sum(part.num_windows.get(name, 0) for part in parts) == together.num_windows[name]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_with_a_clip_devices_count_once_each_in_the_parts_they_have(settings: Settings, stage: str):
+    arrays = global_arrays(settings)
+    make = pretrain_task if stage == "pretrain" else finetune_task
+    updates = {}
+    for number in (0, 1, 3):
+        _, updates[number] = train_cohort(make(settings, number), arrays)
+    lengths = {
+        number: np.sqrt(sum(float((v.astype(np.float64) ** 2).sum()) for v in update.values())) for number, update in updates.items()
+    }
+    clip = float(sorted(lengths.values())[1])  # one is within it by far, one just, one is longer
+    task = replace(make(settings, 0, 1, 3), clip=clip * 1.0001)
+    reply, mean = train_cohort(task, arrays)
+    assert reply.num_within_clip == 2
+    owners = {part: [n for n in (0, 1, 3) if any(part_of(name) == part for name in updates[n])] for part in reply.weights}
+    assert reply.weights == {part: len(who) for part, who in owners.items()}
+    assert len(owners["gyroscope"]) < len(owners["accelerometer"])
+    for name, values in mean.items():
+        shortened = [updates[n][name].astype(np.float64) * min(1.0, task.clip / lengths[n]) for n in owners[part_of(name)]]
+        np.testing.assert_allclose(values, sum(shortened) / len(shortened), rtol=0, atol=1e-6, err_msg=name)
+    apart_reply, placed_updates = train_cohort(replace(task, host_aggregation=False), arrays)
+    assert [row.num_within_clip for row in apart_reply.devices].count(1) == 2
+    assert apart_reply.num_within_clip == 0
+    for row, update in zip(apart_reply.devices, apart(placed_updates, 3), strict=True):
+        assert set(row.weights.values()) == {1.0}
+        assert length_of(update, row.weights) <= task.clip

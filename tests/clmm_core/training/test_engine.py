@@ -53,7 +53,7 @@ def test_jobs_of_both_ways_are_answered_in_order_and_folded_by_host(job: MakeJob
         assert isinstance(loss, DeviceSkippedError) or loss == pytest.approx(expected, rel=1e-4)
     for host in (0, 1):
         folded, expected_fold = WeightedSum(), WeightedSum()
-        for mean, weights in means[host]:
+        for mean, weights, _ in means[host]:
             folded.add(mean, weights)
         for each, (update, _) in zip(jobs, alone, strict=True):
             if each.host == host and update:
@@ -69,7 +69,7 @@ def test_one_by_one_hosts_are_folded_apart_and_who_diverges_counts_for_nothing(j
     losses, means = train_alone([job(0), wild, job(2)])
     assert losses[1] != losses[1], "NaN"
     assert set(means) == {0}
-    ((_, weights),) = means[0]
+    ((_, weights, _),) = means[0]
     assert weights == {"accelerometer": 2.0 + 4.0, "gyroscope": 2.0}
 
 

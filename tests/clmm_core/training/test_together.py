@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from clmm_core.errors import DeviceSkippedError
 from clmm_core.federated.arrays import FUSION, Arrays, part_of
+from clmm_core.federated.clipping import length_of
 from clmm_core.federated.l_dawa import scale_by_agreement
 from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.models.config import ModelConfig
 from clmm_core.training import stacked_windows
 from clmm_core.training import together as module
-from clmm_core.training.alone import train_one
+from clmm_core.training.alone import train_alone, train_one
 from clmm_core.training.device_tensors import DeviceTensors
 from clmm_core.training.job import Job, StageConfig
 from clmm_core.training.model_arrays import new_arrays
@@ -108,7 +109,7 @@ def assert_as_alone(jobs: Sequence[Job], tolerance: float = 1e-6) -> None:
             assert job.host not in means
             continue
         assert loss == pytest.approx(expected_loss, rel=1e-6)
-        ((update, weights),) = means[job.host]
+        ((update, weights, _),) = means[job.host]
         assert weights == job.weights
         still = {name: values for name, values in expected.items() if name not in update and part_of(name) in weights}
         assert not any(values.any() for values in still.values())
@@ -161,7 +162,7 @@ def test_whatever_the_devices_are_they_learn_as_if_alone(config: MakeConfig, toy
             assert str(loss) == str(expected_loss)
             continue
         assert loss == pytest.approx(expected_loss, rel=1e-6)
-        ((update, _),) = means[job.host]
+        ((update, *_),) = means[job.host]
         assert_close(update, {name: expected[name] for name in update}, 1e-5)
 
 
@@ -173,7 +174,7 @@ def test_adamw_takes_the_first_step_it_takes_alone(jobs: MakeJobs, stage: StageC
     for job, loss in zip(some, losses, strict=True):
         expected, expected_loss = train_one(job)
         assert loss == pytest.approx(expected_loss, rel=1e-4)
-        ((update, _),) = means[job.host]
+        ((update, *_),) = means[job.host]
         flat, by_hand = (np.concatenate([each[name].ravel() for name in update]) for each in (update, expected))
         assert (np.abs(flat - by_hand) < 1e-6).mean() > 0.99
 
@@ -217,7 +218,7 @@ def test_what_takes_no_part_in_the_loss_does_not_decay(config: MakeConfig, jobs:
 @pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
 def test_a_device_without_a_modality_says_nothing_of_it(jobs: MakeJobs, stage: StageConfig):
     _, means = train_together(jobs(stage), CPU)
-    has = {host: {part_of(name) for name in update} for host, [(update, _)] in means.items()}
+    has = {host: {part_of(name) for name in update} for host, [(update, *_)] in means.items()}
     fusion = set() if isinstance(stage, PretrainConfig) else {FUSION}
     three = {"accelerometer", "gyroscope", "heart", *fusion}
     assert has == {0: three, 1: three, 2: three - {"heart"}, 3: three}
@@ -331,7 +332,7 @@ def test_l_dawa_scales_each_array_by_its_cosine_with_its_start(jobs: MakeJobs):
     some, plain = jobs(EVERY_WAY["l-dawa"]), jobs(EVERY_WAY["fused"])
     means, plain_means = (train_together(each, CPU)[1] for each in (some, plain))
     for job in some:
-        ((update, _),), ((plain_update, _),) = means[job.host], plain_means[job.host]
+        ((update, *_),), ((plain_update, *_),) = means[job.host], plain_means[job.host]
         local = {name: job.arrays[name] + values for name, values in plain_update.items()}
         expected = {name: values - job.arrays[name] for name, values in scale_by_agreement(local, job.arrays).items()}
         assert_close(update, expected, 1e-6)
@@ -351,7 +352,7 @@ def test_a_host_gets_the_weighted_mean_of_its_jobs_part_by_part(jobs: MakeJobs):
         for job in some:
             if job.host == host:
                 expected.add(alone_in(job), job.weights)
-        for update, weights in means[host]:
+        for update, weights, _ in means[host]:
             assert {part_of(name) for name in update} == weights.keys()
             folded.add(update, weights)
         assert folded.weights == pytest.approx(expected.weights)
@@ -367,7 +368,7 @@ def test_a_crowd_is_trained_in_several_stacks(jobs: MakeJobs, monkeypatch: pytes
     assert [len(each[0]) for each in (one_stack, several)] == [2, 3], "those of three modalities apart from those of two"
     sums = [WeightedSum(), WeightedSum()]
     for total, means in zip(sums, (one_stack, several), strict=True):
-        for update, weights in means[0]:
+        for update, weights, _ in means[0]:
             total.add(update, weights)
     assert sums[0].weights == pytest.approx(sums[1].weights)
     assert_close(sums[0].mean(), sums[1].mean(), 1e-6)
@@ -385,7 +386,7 @@ def test_stacks_that_train_at_once_are_those_that_train_in_turn(jobs: MakeJobs, 
         again, means_again = train_together(some, CPU)
         assert str(again) == str(losses)
         for host, each in means.items():
-            for (update, weights), (same, same_weights) in zip(each, means_again[host], strict=True):
+            for (update, weights, _), (same, same_weights, _) in zip(each, means_again[host], strict=True):
                 assert weights == same_weights
                 assert_close(update, same, 0)
 
@@ -425,3 +426,48 @@ def test_forgetting_lets_go_of_all_programs_and_windows(jobs: MakeJobs):
     forget()
     assert not module._STACKS
     assert not stacked_windows._UPLOADED
+
+
+@pytest.mark.parametrize("stage", [PRETRAIN, FINETUNE])
+def test_each_job_is_shortened_to_its_clip_before_it_is_folded_as_one_by_one(jobs: MakeJobs, stage: StageConfig):
+    """Every second job has a clip below its length; one has a clip far above, one none."""
+    plain = jobs(stage)
+    lengths = [length_of(train_one(job)[0], job.weights) for job in plain]
+    clips = [0.5 * lengths[0], 2 * lengths[1], 0.25 * lengths[2], 0.0]
+    some = [replace(job, clip=clip, host=0, weights=dict.fromkeys(job.weights, 1.0)) for job, clip in zip(plain, clips, strict=True)]
+    _, stacked = train_together(some, CPU)
+    _, alone = train_alone(some)
+    expected = WeightedSum()
+    for job in some:
+        update, _ = train_one(job)
+        length = length_of(update, job.weights)
+        factor = min(1.0, job.clip / length) if job.clip else 1.0
+        if update:
+            expected.add({name: (values * np.float64(factor)).astype(np.float32) for name, values in update.items()}, job.weights)
+    for means in (stacked[0], alone[0]):
+        folded = WeightedSum()
+        for mean in means:
+            folded.add(mean.update, mean.weights)
+        assert folded.weights == expected.weights
+        found = folded.mean()
+        for name, values in expected.mean().items():
+            if name in found:  # one by one an update also holds what does not learn, as zeros
+                np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-6, err_msg=name)
+            else:
+                assert not values.any(), name
+        assert sum(mean.num_within_clip for mean in means) == 1
+
+
+def test_a_clip_is_over_the_parts_that_a_job_counts_in(jobs: MakeJobs):
+    """Of two alike, one does not count in the gyroscope, whose encoder weight decay moves all the same."""
+    _, gaps, *_ = jobs(FINETUNE)
+    job = replace(gaps, weights={"accelerometer": 1.0, FUSION: 1.0})
+    length = length_of(train_one(job)[0], job.weights)
+    assert length < length_of(train_one(job)[0], {*job.weights, "gyroscope", "heart"})
+    for train in (lambda some: train_together(some, CPU), train_alone):
+        ((update, weights, within),) = train([replace(job, clip=1.001 * length)])[1][job.host]
+        assert within == 1
+        assert length_of(update, weights) == pytest.approx(length, rel=1e-3)
+        ((update, weights, within),) = train([replace(job, clip=0.5 * length)])[1][job.host]
+        assert within == 0
+        assert length_of(update, weights) == pytest.approx(0.5 * length, rel=1e-4)
