@@ -204,6 +204,36 @@ def reliability(
         run_reliability(asked, results, page, ["clmm", *sys.argv[1:]], typer.echo)
 
 
+@bench.command()
+def leakage(
+    *,
+    data: Annotated[str, typer.Option(help="Data set, as `clmm data list` names it: data.name.")],
+    path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
+    noise: Annotated[
+        list[float], typer.Option(min=0, help="Noise multiplier of a private model beside the plain one; can be repeated.")
+    ] = [1.0],  # noqa: B006  typer's way
+    windows: Annotated[int, typer.Option(min=1, help="Windows to find again from their gradients.")] = 4,
+    settings: Settings = None,
+    results: Annotated[Path, typer.Option(help="Folder whose `bench` gets the figures as JSON.")] = Path("results"),
+) -> None:
+    """Attack a model: tell who it was trained on, with and without differential privacy, and turn a gradient back into its window."""
+    from clmm_core.files import replace_file  # noqa: PLC0415
+    from clmm_core.report.run_json import readable_json  # noqa: PLC0415
+    from simulation.bench.command import KEPT  # noqa: PLC0415
+    from simulation.bench.leakage import measure_leakage  # noqa: PLC0415
+    from simulation.overrides import apply_overrides, find_app, parse_overrides, read_app_config, with_absolute_path  # noqa: PLC0415
+
+    with _errors_told():
+        own = {"data.name": data, **({} if path is None else {"data.path": str(path)}), **parse_overrides(settings or ())}
+        values = apply_overrides(read_app_config(find_app(None)), with_absolute_path(own))
+        found = measure_leakage(values, noise, windows, typer.echo)
+        kept = results / KEPT / f"leakage-{data}.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, readable_json(found, kept))
+        typer.echo(found.markdown())
+        typer.echo(f"wrote {_shown(kept)}")
+
+
 @bench.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def engine(context: typer.Context) -> None:
     """Measure how many devices train in a second, one by one and as a stack; needs PyTorch and NumPy alone."""
