@@ -212,6 +212,7 @@ def leakage(
     noise: Annotated[
         list[float], typer.Option(min=0, help="Noise multiplier of a private model beside the plain one; can be repeated.")
     ] = [1.0],  # noqa: B006  typer's way
+    splits: Annotated[int, typer.Option(min=1, help="Models of each kind, trained on one half of the people, another each.")] = 4,
     windows: Annotated[int, typer.Option(min=1, help="Windows to find again from their gradients.")] = 4,
     settings: Settings = None,
     results: Annotated[Path, typer.Option(help="Folder whose `bench` gets the figures as JSON.")] = Path("results"),
@@ -226,7 +227,7 @@ def leakage(
     with _errors_told():
         own = {"data.name": data, **({} if path is None else {"data.path": str(path)}), **parse_overrides(settings or ())}
         values = apply_overrides(read_app_config(find_app(None)), with_absolute_path(own))
-        found = measure_leakage(values, noise, windows, typer.echo)
+        found = measure_leakage(values, noise, splits, windows, typer.echo)
         kept = results / KEPT / f"leakage-{data}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
         replace_file(kept, readable_json(found, kept))

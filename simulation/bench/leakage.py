@@ -44,7 +44,7 @@ from server.run_config import Value, parse_run_config
 from simulation.in_process import InProcessHosts
 
 REPLICATES = 1000
-"""Of the bootstrap: people are drawn anew on either side, with all their windows."""
+"""Of the bootstrap."""
 MOST_STEPS = 300
 """Of L-BFGS."""
 BUDGET = 1e12
@@ -70,9 +70,11 @@ class Membership:
     low: float
     high: float
     """95 % interval."""
+    num_splits: int
+    """Models, each trained on other people."""
     num_trained: int
     num_unseen: int
-    """People on either side."""
+    """People on either side of a split."""
     accuracy_unseen: float
     """What the model is worth."""
 
@@ -86,12 +88,13 @@ class Inversion:
     """By window, the correlation of what was sent and what was found, the best of the starts."""
 
 
-def membership(values: Mapping[str, Value], noise_multiplier: float) -> list[Membership]:
-    """Train a model and attack it, by device and by window.
+def membership(values: Mapping[str, Value], noise_multiplier: float, splits: int) -> list[Membership]:
+    """Train a model on each of several halves of the people and attack it, by device and by window.
 
     Args:
-        values: a run config; half of the people are kept unseen.
+        values: a run config; each split has its seed and those that follow.
         noise_multiplier: of differential privacy; 0 for none.
+        splits: how many.
 
     Raises:
         DataError: fewer than four people.
@@ -99,23 +102,29 @@ def membership(values: Mapping[str, Value], noise_multiplier: float) -> list[Mem
     num_people = len(device_names(parse_run_config(values).data))
     if num_people < 4:
         raise DataError(f"expected recordings of at least 4 people, to train on some and compare with others, found {num_people}")
-    own = {**values, **OF_MEMBERSHIP, "split.num-test": num_people // 2, "privacy.noise-multiplier": noise_multiplier}
-    with tempfile.TemporaryDirectory() as folder:
-        run = _begun(own, Path(folder))
-        record, arrays = run_federation(run)
-    trained, unseen = (_losses(run, arrays, devices) for devices in (run.split.training, run.split.test))
-    spent, summary = privacy_of(record), summarise(record.subjects, "unseen")
+    seed = int(values["seed"])
+    models = []
+    for number in range(splits):
+        own = {**values, **OF_MEMBERSHIP, "seed": seed + number, "split.num-test": num_people // 2}
+        with tempfile.TemporaryDirectory() as folder:
+            run = _begun({**own, "privacy.noise-multiplier": noise_multiplier}, Path(folder))
+            record, arrays = run_federation(run)
+        losses = [_losses(run, arrays, devices) for devices in (run.split.training, run.split.test)]
+        summary, spent = summarise(record.subjects, "unseen"), privacy_of(record)
+        models.append((losses, 0.0 if summary is None else summary.accuracy_mean))
     found = []
     for level in ("device", "window"):
-        sides = [[losses.mean(keepdims=True) if level == "device" else losses for losses in side] for side in (trained, unseen)]
-        auc, low, high = auc_of(*sides, seed=run.config.seed)
+        sides = [[[losses.mean(keepdims=True) if level == "device" else losses for losses in side] for side in both] for both, _ in models]
+        auc, low, high = auc_of([(trained, unseen) for trained, unseen in sides], seed)
         found.append(
             Membership(
                 level=level,
                 noise_multiplier=noise_multiplier,
                 epsilon=None if spent is None else spent.epsilon,
-                **{"auc": auc, "low": low, "high": high, "num_trained": len(trained), "num_unseen": len(unseen)},
-                accuracy_unseen=0.0 if summary is None else summary.accuracy_mean,
+                **{"auc": auc, "low": low, "high": high, "num_splits": splits},
+                num_trained=len(models[0][0][0]),
+                num_unseen=len(models[0][0][1]),
+                accuracy_unseen=float(np.mean([accuracy for _, accuracy in models])),
             )
         )
     return found
@@ -141,27 +150,43 @@ def _losses(run: Run, arrays: Arrays, devices: Sequence[str]) -> list[NDArray[np
     return found
 
 
-def auc_of(trained: Sequence[NDArray[np.float64]], unseen: Sequence[NDArray[np.float64]], seed: int) -> tuple[float, float, float]:
-    """Return how often a loss of somebody trained on is below one of somebody unseen, ties half, and its 95 % interval over people.
+Losses = Sequence[NDArray[np.float64]]
+"""By person, `[windows]`."""
+
+
+def auc_of(splits: Sequence[tuple[Losses, Losses]], seed: int) -> tuple[float, float, float]:
+    """Return how often a loss of somebody trained on is below one of somebody unseen, ties half, and its 95 % interval.
+
+    The mean over splits; for the interval splits are drawn anew, which are models too, and in each of them the people of either side.
 
     Args:
-        trained: by person, `[windows]` losses.
-        unseen: the same of others.
+        splits: of each model the losses of those it was trained on, and of others.
         seed: of the bootstrap.
     """
+    tables = [_pairs(trained, unseen) for trained, unseen in splits]
+    random = np.random.default_rng(derive_seed(seed, "bootstrap"))
+
+    def again() -> float:
+        areas = []
+        for number in random.integers(len(tables), size=len(tables)):
+            below, pairs = tables[number]
+            people = np.ix_(*(random.integers(count, size=count) for count in below.shape))
+            areas.append(below[people].sum() / pairs[people].sum())
+        return float(np.mean(areas))
+
+    low, high = np.quantile([again() for _ in range(REPLICATES)], (0.025, 0.975))
+    return float(np.mean([below.sum() / pairs.sum() for below, pairs in tables])), float(low), float(high)
+
+
+def _pairs(trained: Losses, unseen: Losses) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return by pair of people, `[trained, unseen]`, the pairs of windows in which the first has the lower loss, and all of them."""
     below = np.zeros((len(trained), len(unseen)))
     pairs = np.zeros_like(below)
     for j, other in enumerate(np.sort(losses) for losses in unseen):
         for i, one in enumerate(trained):
             above = len(other) - (np.searchsorted(other, one, "left") + np.searchsorted(other, one, "right")) / 2
             below[i, j], pairs[i, j] = above.sum(), len(one) * len(other)
-    random = np.random.default_rng(derive_seed(seed, "bootstrap"))
-    drawn = []
-    for _ in range(REPLICATES):
-        rows, columns = (random.integers(count, size=count) for count in below.shape)
-        drawn.append(below[np.ix_(rows, columns)].sum() / pairs[np.ix_(rows, columns)].sum())
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(below.sum() / pairs.sum()), float(low), float(high)
+    return below, pairs
 
 
 class FlattenedCnn(nn.Module):
@@ -268,11 +293,14 @@ class Leakage:
 
     def markdown(self) -> str:
         """Return two tables."""
-        lines = ["| noise multiplier | epsilon | level | AUC (95 % interval) | people | accuracy, unseen |", "|---|---|---|---|---|---|"]
+        lines = [
+            "| noise multiplier | epsilon | level | AUC (95 % interval) | splits x people | accuracy, unseen |",
+            "|---|---|---|---|---|---|",
+        ]
         for each in self.membership:
             epsilon = "–" if each.epsilon is None else f"{each.epsilon:.3g}"
             interval = f"{each.auc:.3f} ({each.low:.3f}–{each.high:.3f})"
-            people = f"{each.num_trained} and {each.num_unseen}"
+            people = f"{each.num_splits} x {each.num_trained} and {each.num_unseen}"
             lines.append(
                 f"| {each.noise_multiplier:g} | {epsilon} | {each.level} | {interval} | {people} | {percent(each.accuracy_unseen)} |"
             )
@@ -282,7 +310,7 @@ class Leakage:
 
 
 def measure_leakage(
-    values: Mapping[str, Value], noise_multipliers: Sequence[float], num_windows: int, say: Callable[[str], None]
+    values: Mapping[str, Value], noise_multipliers: Sequence[float], splits: int, num_windows: int, say: Callable[[str], None]
 ) -> Leakage:
     """Attack a model without privacy and one for each noise multiplier, and invert some windows.
 
@@ -292,7 +320,7 @@ def measure_leakage(
     torch.set_num_threads(1)  # models this small are slower on two
     found: list[Membership] = []
     for noise in (0.0, *noise_multipliers):
-        found += membership(values, noise)
+        found += membership(values, noise, splits)
         say(f"membership, noise multiplier {noise:g}: AUC {', '.join(f'{each.level} {each.auc:.3f}' for each in found[-2:])}")
     inverted = inversions(values, num_windows, starts=3)
     return Leakage(data=str(values["data.name"]), membership=tuple(found), inversion=tuple(inverted))
