@@ -9,10 +9,12 @@ Differs: each part of the model has a denominator of its own, over the devices t
 FlatClip), and so is the sensitivity. Noise is on the sum, `z * clip`, which is theirs on the mean times `q W`.
 """
 
+import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +24,8 @@ from clmm_core.federated.weighted_sum import WeightedSum
 from clmm_core.seeds import derive_seed
 from server.gate import Update
 
+SHORTEST_SECRET = 16
+"""Bytes: 128 bits are beyond trying."""
 COUNT_SHARE = 20
 """The deviation of the noise on how many are within the clip is the expected cohort over this. Source: Andrew et al. 2021, section 3.1."""
 
@@ -45,6 +49,8 @@ class PrivacyConfig:
     delta: float
     budget: float
     """Epsilon that the whole run may cost at `delta`."""
+    secret_file: str = ""
+    """On the server: what is in it goes into all that is drawn for privacy, so that hosts, who know the seed, do not know it."""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -108,16 +114,43 @@ def begin_stage(config: PrivacyConfig, devices: Sequence[str], parts: Iterable[s
     return StagePrivacy(clip=config.clip, owners={part: count for part, count in owners.items() if count})
 
 
+def secret_seed(config: PrivacyConfig, seed: int) -> int:
+    """Return what the samples and the noise of a run are drawn from: its seed, and the server's secret if it has one.
+
+    Raises:
+        ConfigError: the file of the secret cannot be read, others may read it, or it is short enough to be guessed.
+    """
+    if not config.is_on or not config.secret_file:
+        return seed
+    path = Path(config.secret_file).expanduser()
+    if not path.is_absolute():
+        raise ConfigError(f"privacy.secret-file: expected a path from the root or from ~, for a run has a folder of its own, found {path}")
+    try:
+        secret, mode = path.read_bytes(), path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(
+            f"privacy.secret-file: expected a file of random bytes on the server, cannot read it: {error}. "
+            f"Make one: head -c 32 /dev/urandom > {path} && chmod 600 {path}"
+        ) from error
+    if mode & 0o077:
+        raise ConfigError(
+            f"privacy.secret-file: {path}: expected a file nobody else may read, found mode {mode & 0o777:o}: chmod 600 it"
+        )
+    if len(secret) < SHORTEST_SECRET:
+        raise ConfigError(f"privacy.secret-file: {path}: expected at least {SHORTEST_SECRET} random bytes, found {len(secret)}")
+    return derive_seed(seed, "secret", hashlib.sha256(secret).hexdigest())
+
+
 def poisson_sample(devices: Iterable[str], rate: float, seed: int, server_round: int) -> tuple[str, ...]:
     """Return this round's cohort, ascending: each device by itself with probability `rate`, from (seed, round, device); maybe nobody.
 
-    The accountant's figures hold for such a sample only.
+    `seed` is `secret_seed`'s. The accountant's figures hold for such a sample only.
     """
     return tuple(sorted(each for each in devices if random.Random(derive_seed(seed, "cohort", server_round, each)).random() < rate))
 
 
 def noise_generator(seed: int, server_round: int) -> np.random.Generator:
-    """Return where a round's noise comes from. Who knows the seed can subtract it: see docs/privacy.md."""
+    """Return where a round's noise comes from. Who knows `secret_seed`'s seed can subtract it: see docs/privacy.md."""
     return np.random.default_rng(derive_seed(seed, "privacy", server_round))
 
 

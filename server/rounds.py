@@ -102,7 +102,7 @@ def _asked(run: Run, stage: TrainingStage, devices: tuple[str, ...]) -> _Asked:
     """
     availability = run.config.availability
     if run.stage_privacy:  # the accountant's sample: who is in it does not depend on anybody else
-        cohort = poisson_sample(devices, stage.config.participation, run.config.seed, run.server_round)
+        cohort = poisson_sample(devices, stage.config.participation, run.secret_seed, run.server_round)
         return _Asked(turnout=availability.turnout(_work(run, stage, cohort), run.server_round, len(cohort)), waits_for=0)
     wanted = most = max(1, round(stage.config.participation * len(devices)))
     if availability.is_simulated or not run.directory.shares_data:  # else nobody is ever away, and more would be work for nothing
@@ -280,7 +280,7 @@ def _combined(run: Run, stage: TrainingStage, updates: Sequence[Update]) -> Arra
         return aggregate([(each.arrays, each.weights) for each in updates], run.config.aggregation)
     config, rate, now = run.config.privacy, stage.config.participation, run.stage_privacy
     expected_cohort = rate * len(stage.devices)
-    generator = noise_generator(run.config.seed, run.server_round)
+    generator = noise_generator(run.secret_seed, run.server_round)
     learning = {name: values for name, values in run.arrays.items() if stage.travels(name) and stage.learns(name)}
     mean = noised_mean(updates, learning, now, rate, config.noise_on_updates(expected_cohort), generator)
     run.stage_privacy = replace(now, clip=adapted_clip(config, now.clip, updates, expected_cohort, generator))

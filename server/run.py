@@ -14,7 +14,7 @@ from server.checkpoint import FOLDER, Checkpoint, CheckpointRecord, write_checkp
 from server.directory import Directory, TaskFor
 from server.gate import Quarantine
 from server.hosts import Answer
-from server.privacy import StagePrivacy
+from server.privacy import StagePrivacy, secret_seed
 from server.run_config import RunConfig
 
 MAX_LEFT_OUT = 40
@@ -48,6 +48,8 @@ class Run:
     second: Arrays = field(default_factory=dict)
     epsilons: tuple[float, ...] = ()
     """Spent after each planned round; nothing without privacy."""
+    secret_seed: int = field(init=False)
+    """What the samples and the noise of privacy are drawn from."""
     stage_privacy: StagePrivacy | None = None
     """Of the stage that goes on; None without privacy."""
     quarantine: Quarantine = field(init=False)
@@ -64,6 +66,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.quarantine = Quarantine(self.config.gate)
+        self.secret_seed = secret_seed(self.config.privacy, self.config.seed)
 
     def task_settings(self) -> dict[str, Any]:
         """Return what every task that uses the model says, but its devices."""

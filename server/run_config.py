@@ -269,6 +269,7 @@ def _privacy(keys: "_Keys") -> PrivacyConfig:
         clip_rate=keys.number("privacy.clip-rate"),
         delta=keys.number("privacy.delta"),
         budget=keys.number("privacy.budget"),
+        secret_file=keys.text("privacy.secret-file"),
     )
     if not config.is_on:
         return config

@@ -28,7 +28,7 @@ from clmm_core.report.lines import (
     subject_row,
 )
 from clmm_core.report.metrics import GroupSummary, accuracy, num_windows_of, summarise, worst_first
-from clmm_core.report.privacy import NOT_COVERED, privacy_in_words, privacy_of
+from clmm_core.report.privacy import not_covered, privacy_in_words, privacy_of
 from clmm_core.report.records import GROUPS, ModelCard, RoundRecord, RunRecord, Split, SubjectRecord
 from clmm_core.report.run_folder import REPORT, read_results
 from clmm_core.report.template import PAGE, STYLE
@@ -282,7 +282,7 @@ def _communication(run: RunRecord) -> dict[str, object] | None:
 
 def _privacy(run: RunRecord) -> dict[str, str] | None:
     found = privacy_of(run)
-    return None if found is None else {"text": privacy_in_words(found), "not_covered": NOT_COVERED}
+    return None if found is None else {"text": privacy_in_words(found), "not_covered": not_covered(run)}
 
 
 def _range(numbers: list[int]) -> str:

@@ -8,8 +8,9 @@ NOT_COVERED = (
     "It covers what training put into the model. It does not cover what is sent in the clear beside it: profiles (counts of windows and of "
     "labels, which sensors there are), the sums that samples are normalised with and the measured quality of the sensors, both of which "
     "are in the model file, training losses and who took part, evaluation counts, and the points of the embedding picture. "
-    "Nor does it hold against whoever knows the run's seed, which gives the noise away: this page and config.json show it."
 )
+SEED_TELLS = "Nor does it hold against whoever knows the run's seed, which gives the noise away: hosts do, and this page shows it."
+SECRET_TELLS = "Nor does it hold against whoever has the server's secret file (privacy.secret-file), which gives the noise away."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,11 @@ def privacy_of(run: RunRecord) -> Privacy | None:
         return None
     delta, budget, noise = (float(run.info.run_config[f"privacy.{key}"]) for key in ("delta", "budget", "noise-multiplier"))
     return Privacy(epsilon=last.epsilon, delta=delta, budget=budget, noise_multiplier=noise, clip=last.clip)
+
+
+def not_covered(run: RunRecord) -> str:
+    """Return what epsilon does not say, and against whom it does not hold."""
+    return NOT_COVERED + (SECRET_TELLS if run.info.run_config.get("privacy.secret-file") else SEED_TELLS)
 
 
 def privacy_in_words(privacy: Privacy) -> str:

@@ -31,7 +31,7 @@ ADDED = {
     **{"aggregation.rule": "mean", "aggregation.mixing": True, "aggregation.byzantine-share": 0.2},
     **{"gate.norm-factor": 10.0, "gate.clip": 0.0, "gate.strikes": 2, "gate.quarantine-rounds": 10},
     **{"privacy.noise-multiplier": 0.0, "privacy.clip": 1.0, "privacy.clip-quantile": 0.0, "privacy.clip-rate": 0.2},
-    **{"privacy.delta": 1e-5, "privacy.budget": 0.0},
+    **{"privacy.delta": 1e-5, "privacy.budget": 0.0, "privacy.secret-file": ""},
     **{"fleet.drop-out": 0.0, "fleet.speed-spread": 0.0, "fleet.windows-per-s": 100.0, "fleet.deadline-s": 0.0},
 }
 """Keys that came after the first figures were kept, each with the value at which it changes nothing of them: a run from before keeps its

@@ -1,6 +1,8 @@
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from server.privacy import (
     noise_generator,
     noised_mean,
     poisson_sample,
+    secret_seed,
 )
 
 CONFIG = PrivacyConfig(noise_multiplier=1.5, clip=2.0, clip_quantile=0.0, clip_rate=0.2, delta=1e-5, budget=10.0)
@@ -232,3 +235,37 @@ def test_too_few_devices_for_the_clip_to_adapt() -> None:
 def test_values_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(CONFIG, **changes)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "noise.key"
+    path.write_bytes(bytes(range(32)))
+    path.chmod(0o600)
+    return path
+
+
+def test_a_secret_of_the_server_is_in_all_that_is_drawn(secret: Path) -> None:
+    config = replace(CONFIG, secret_file=str(secret))
+    one, again, other_seed = (secret_seed(config, seed) for seed in (3, 3, 4))
+    secret.write_bytes(bytes(range(1, 33)))
+    assert one == again
+    assert len({3, one, other_seed, secret_seed(config, 3)}) == 4
+    assert secret_seed(replace(config, noise_multiplier=0.0), 3) == 3, "without privacy nothing is secret"
+    assert secret_seed(CONFIG, 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), r"cannot read it.*head -c 32 /dev/urandom >"),
+        (lambda path: path.chmod(0o640), r"nobody else may read, found mode 640: chmod 600"),
+        (lambda path: path.write_bytes(b"letmein"), r"at least 16 random bytes, found 7"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused(secret: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(secret)
+    with pytest.raises(ConfigError, match=message):
+        secret_seed(replace(CONFIG, secret_file=str(secret)), 3)
+    with pytest.raises(ConfigError, match="a path from the root or from ~"):
+        secret_seed(replace(CONFIG, secret_file="noise.key"), 3)

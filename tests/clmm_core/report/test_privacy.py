@@ -4,7 +4,7 @@ import pytest
 
 from clmm_core.report.lines import describe_round
 from clmm_core.report.page import render
-from clmm_core.report.privacy import NOT_COVERED, Privacy, privacy_in_words, privacy_of
+from clmm_core.report.privacy import NOT_COVERED, Privacy, not_covered, privacy_in_words, privacy_of
 from clmm_core.report.run_json import summary_of
 
 
@@ -29,9 +29,12 @@ def test_the_run_cost_what_its_last_round_says(private):
 def test_the_page_says_what_it_covers_and_what_not(private, make_run):
     page = render(private)
     assert "Differential privacy" in page
-    assert NOT_COVERED.split("'")[0] in page
-    for word in ("profiles", "normalised", "quality", "evaluation counts", "embedding picture", "seed"):
+    assert NOT_COVERED in page
+    for word in ("profiles", "normalised", "quality", "evaluation counts", "embedding picture"):
         assert word in NOT_COVERED
+    assert "knows the run's seed" in not_covered(private)
+    keys = {**private.info.run_config, "privacy.secret-file": "~/noise.key"}
+    assert "has the server's secret file" in not_covered(replace(private, info=replace(private.info, run_config=keys)))
     assert "Differential privacy" not in render(make_run())
 
 
