@@ -26,7 +26,7 @@ run: $(VENV)/.simulation
 
 ## make test    prove it: unit, property, equivalence and real Flower tests
 test: $(VENV)/.dev
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 ## make test-long   what takes minutes more: a deployment whose processes are killed, the benchmark end to end
 test-long: $(VENV)/.dev

@@ -133,9 +133,7 @@ def secret_seed(config: PrivacyConfig, seed: int) -> int:
             f"Make one: head -c 32 /dev/urandom > {path} && chmod 600 {path}"
         ) from error
     if mode & 0o077:
-        raise ConfigError(
-            f"privacy.secret-file: {path}: expected a file nobody else may read, found mode {mode & 0o777:o}: chmod 600 it"
-        )
+        raise ConfigError(f"privacy.secret-file: {path}: expected a file nobody else may read, found mode {mode & 0o777:o}: chmod 600 it")
     if len(secret) < SHORTEST_SECRET:
         raise ConfigError(f"privacy.secret-file: {path}: expected at least {SHORTEST_SECRET} random bytes, found {len(secret)}")
     return derive_seed(seed, "secret", hashlib.sha256(secret).hexdigest())

@@ -27,6 +27,12 @@ SMALL: dict[str, Value] = {
 """A run of a second or two."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that start real processes first: they take a minute each, and whoever gets one last keeps everybody waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("flower")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def run_config() -> Callable[..., dict[str, Value]]:
     """Make the committed run config by dotted key, with overrides: `run_config({"seed": 1})`; with `small=True` one of a few seconds."""
