@@ -7,6 +7,8 @@ from clmm_core.data.recording import Stream
 
 MAX_GAP_S = 0.5
 """Across a longer gap nothing is interpolated: it becomes NaN, and windows that touch it are left out."""
+ROUNDING_S = 1e-6
+"""A gap is no longer for what float64 makes of two times' difference."""
 ON_SAMPLE = 1e-3
 """Share of a sample period within which a time is a sample's own, so that rounding does not make it part of a gap."""
 
@@ -24,5 +26,5 @@ def resampled(times_s: NDArray[np.float64], samples: NDArray[np.float64], *, rat
     after_s = grid_s - times_s[before]
     inside = (after_s > ON_SAMPLE / rate_hz) & (gaps_s[before] - after_s > ON_SAMPLE / rate_hz)
     values = np.stack([np.interp(grid_s, times_s, channel) for channel in samples.T], axis=1)
-    values[inside & (gaps_s[before] > MAX_GAP_S)] = np.nan
+    values[inside & (gaps_s[before] > MAX_GAP_S + ROUNDING_S)] = np.nan
     return Stream(samples=values.astype(np.float32), rate_hz=rate_hz, start_s=first / rate_hz, unit=unit)

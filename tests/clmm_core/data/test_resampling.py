@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clmm_core.data.datasets.resampling import resampled
@@ -42,6 +42,7 @@ def test_one_sample_is_a_stream() -> None:
     assert stream.samples.tolist() == [[4.0]]
 
 
+@example([1, 63, 500, 500], 20.0, 0)  # 0.5 s, but for the last bit of 0.564 - 0.064
 @given(st.lists(st.integers(1, 900), min_size=2, max_size=60), st.sampled_from([20.0, 50.0, 200.0]), st.integers(0, 10**15))
 def test_every_sample_is_right_or_lost(steps_ms: list[int], rate_hz: float, origin_ms: int) -> None:
     times_s = (origin_ms % 10**8 + np.cumsum(steps_ms)) / 1000
