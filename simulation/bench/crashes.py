@@ -102,7 +102,7 @@ def _set(settings: Sequence[str]) -> list[str]:
 def _clmm(results: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start `clmm` as a user does; all its processes can be found by its folder of results."""
     where = ("--results", str(results)) if "--resume" not in arguments else ()
-    command = [str(Path(sys.executable).with_name("clmm")), *arguments, *where, "--project", str(find_app(None))]
+    command = [str(Path(sys.executable).with_name("clmm")), *arguments, *where, "--app", str(find_app(None))]
     with (results / "output").open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, MARK: str(results)})
 
