@@ -70,7 +70,7 @@ def whole_run() -> bytes:
 
 def _killed_run(seed: int, weights: bytes) -> KilledRun:
     draw = random.Random(derive_seed(seed, "kill"))
-    after, later_s = draw.randrange(ROUNDS - 1), draw.uniform(0.0, 2.0)
+    after, later_s = 1 + draw.randrange(ROUNDS - 1), draw.uniform(0.0, 2.0)  # before the first there is nothing to go on with
     with tempfile.TemporaryDirectory(prefix="clmm-bench-") as folder:
         results = Path(folder)
         partial = results / f"cut{PARTIAL_SUFFIX}"
