@@ -183,7 +183,7 @@ def verify(
             typer.echo(f"{_shown(model)}: {difference}", err=True)
         if found:
             raise typer.Exit(EXIT_FAILED)
-        typer.echo(f"{_shown(model)} is as exported: checksum, metadata and {len(expected.vectors)} golden vectors to {expected.tolerance:g}")
+        typer.echo(f"{_shown(model)} is as exported: checksum, metadata and {len(expected.vectors)} vectors to {expected.tolerance:g}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

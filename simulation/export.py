@@ -1,4 +1,4 @@
-"""`clmm export` and `clmm verify`: a finished run's model as one file that any device can run, calibrated on the run's validation people."""
+"""`clmm export`: a finished run's model as one file that any device can run, calibrated on the run's validation people."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +9,8 @@ import numpy as np
 from clmm_core.data.fleet import device_windows
 from clmm_core.errors import ClmmError, ConfigError
 from clmm_core.export.calibrate import Calibration, calibrated, labelled_batches
-from clmm_core.export.int8 import TOLERANCES, smaller_models
 from clmm_core.export.golden_vectors import TOLERANCE, golden_of, torch_answers
+from clmm_core.export.int8 import TOLERANCES, smaller_models
 from clmm_core.export.onnx_file import onnx_model
 from clmm_core.export.trained import TrainedModel, read_trained
 from clmm_core.files import replace_file
@@ -46,7 +46,9 @@ def export_onnx(folder: Path, file: Path, *, int8: bool, say: Callable[[str], No
     golden = golden_of(trained, content, tolerance)
     replace_file(file, content)
     replace_file(golden_file(file), golden_json(golden))
-    say(f"wrote {file}: {len(content):,} bytes, {golden.metadata.precision}; {golden_file(file).name}: {len(golden.vectors)} golden vectors")
+    say(
+        f"wrote {file}: {len(content):,} bytes, {golden.metadata.precision}; {golden_file(file).name}: {len(golden.vectors)} golden vectors"
+    )
 
 
 def with_calibration(trained: TrainedModel) -> TrainedModel:

@@ -15,8 +15,8 @@ from clmm_core.models.encoder import KERNELS, strides_for
 class RecognitionNetwork(nn.Module):
     """Only what recognition needs: the auxiliary heads have no part in the answer, so an export drops them.
 
-    A window's modality counts as absent where a sample of it is not finite, as in `clmm_core.data.windows`. A window without any modality gets
-    logits 0, so the same probability for every class.
+    A window's modality counts as absent where a sample of it is not finite, as in `clmm_core.data.windows`. A window without any modality
+    gets logits 0, so the same probability for every class.
     """
 
     def __init__(self, network: Clmm, temperature: float) -> None:

@@ -47,7 +47,7 @@ def read_trained(folder: Path) -> TrainedModel:
     try:
         arrays: Arrays = load(content)
     except SafetensorError as error:
-        raise ModelFileError(f"{weights}: expected a model's arrays, cannot read them ({error}): train again, or copy the folder whole") from error
+        raise ModelFileError(f"{weights}: expected a model's arrays, cannot read them ({error}): copy the folder whole") from error
     if record.info.run_config.get("data.zero-fill"):
         raise ConfigError(f"{folder}: expected a model that leaves absent sensors out, found one of data.zero-fill=true: train without it")
     network = _network(model_config(record.card, str(folder)), arrays, weights)
@@ -63,7 +63,7 @@ def model_config(card: ModelCard, where: str) -> ModelConfig:
     sizes: dict[str, Any] = {field.name: card.architecture.get(field.name) for field in fields(ModelConfig) if field.name != "modalities"}
     absent = [name for name, size in sizes.items() if size is None]
     if absent:
-        raise ModelFileError(f"{where}: expected model.json with architecture.{', '.join(absent)}, found none: train again with this version")
+        raise ModelFileError(f"{where}: expected model.json with architecture.{', '.join(absent)}, found none: train again")
     shapes = tuple(
         ModalityShape(name=name, channels=int(shape["channels"]), time_steps=int(shape["time_steps"]))
         for name, shape in card.modalities.items()
@@ -82,8 +82,8 @@ def _network(config: ModelConfig, arrays: Arrays, weights: Path) -> Clmm:
     wrong += sorted(name for name, values in arrays.items() if not np.isfinite(values).all())
     if wrong:
         raise ModelFileError(
-            f"{weights}: expected finite arrays as model.json describes them, found {len(wrong)} that are not, '{wrong[0]}' first: take both "
-            "files from one run"
+            f"{weights}: expected finite arrays as model.json describes them, found {len(wrong)} that are not, '{wrong[0]}' first: take "
+            "both files from one run"
         )
     return load_arrays(config, arrays).eval()
 

@@ -61,11 +61,11 @@ def read_golden(path: Path) -> Golden:
     try:
         golden: Golden = from_plain(Golden, json.loads(path.read_bytes()))
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: expected golden vectors, found no file: keep it beside the model, or name it with --golden") from error
+        raise ModelFileError(f"{path}: expected golden vectors, found no file: keep it beside the model, or use --golden") from error
     except (TypeError, ValueError, ModelFileError) as error:  # the second covers what is no JSON and no UTF-8
         raise ModelFileError(f"{path}: expected golden vectors of format {FORMAT}, found a mistake: {error}: get the file again") from error
     if golden.format != FORMAT or not golden.vectors:
-        raise ModelFileError(f"{path}: expected golden vectors of format {FORMAT}, found format {golden.format}, {len(golden.vectors)} vectors")
+        raise ModelFileError(f"{path}: expected vectors of format {FORMAT}, found format {golden.format}, {len(golden.vectors)} vectors")
     return golden
 
 
@@ -84,7 +84,7 @@ def batch_of(golden: Golden) -> dict[str, Float32]:
             lengths = {len(channel) for channel in vector.inputs[modality.name]}
             if len(vector.inputs[modality.name]) != modality.channels or lengths != {modality.time_steps}:
                 expected = f"[{modality.channels}, {modality.time_steps}]"
-                raise ModelFileError(f"golden vector {row}, '{modality.name}': expected {expected}, found another shape: get the file again")
+                raise ModelFileError(f"golden vector {row}, '{modality.name}': expected {expected}, found others: get the file again")
             windows[row] = vector.inputs[modality.name]
         batch[modality.name] = windows
     return batch

@@ -31,7 +31,9 @@ class Hanging:
         if turn is None:
             return None
         own = turn.astype(np.float32)
-        return {name: own @ values if name in (ACCELEROMETER, GYROSCOPE) and len(values) == AXES else values for name, values in inputs.items()}
+        return {
+            name: own @ values if name in (ACCELEROMETER, GYROSCOPE) and len(values) == AXES else values for name, values in inputs.items()
+        }
 
     @property
     def missing(self) -> str:

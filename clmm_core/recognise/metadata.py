@@ -83,11 +83,13 @@ class ModelMetadata:
             raise ModelFileError(f"model: expected at least two classes of different names, found {self.classes}: {AGAIN}")
         if not (0 <= self.window_s < math.inf and 0 < self.temperature < math.inf and 0 <= self.threshold <= 1):
             found = f"{self.window_s} s, temperature {self.temperature}, threshold {self.threshold}"
-            raise ModelFileError(f"model: expected a window length, a temperature above 0 and a threshold in [0, 1], found {found}: {AGAIN}")
+            raise ModelFileError(f"model: expected a window length, a temperature above 0, a threshold in [0, 1], found {found}: {AGAIN}")
+
 
 def metadata_json(metadata: ModelMetadata) -> str:
     """Return the JSON text that goes into the file."""
     return json.dumps(asdict(metadata), ensure_ascii=False, allow_nan=False)
+
 
 def read_metadata(text: str, where: str) -> ModelMetadata:
     """Return the metadata that this JSON holds; "3" is no number, 1.5 no count, and a field too many or too few is a mistake.
@@ -107,6 +109,7 @@ def read_metadata(text: str, where: str) -> ModelMetadata:
         raise ModelFileError(f"{where}: expected a model's metadata, found a mistake: {error}: {AGAIN}") from error
     except ModelFileError as error:
         raise ModelFileError(f"{where}: {error}") from error
+
 
 def from_plain(kind: Any, value: Any, name: str = "") -> Any:
     """Return the dataclass, tuple, mapping or scalar `kind` that plain JSON values hold.
@@ -129,6 +132,7 @@ def from_plain(kind: Any, value: Any, name: str = "") -> Any:
         raise ValueError(f"'{name}': expected {kind.__name__}, found {_short(value)}")
     return float(value) if is_whole_float else value
 
+
 def _dataclass_from(kind: Any, value: Any, name: str) -> Any:
     known = {field.name for field in fields(kind)}
     if not isinstance(value, Mapping) or value.keys() != known:
@@ -136,6 +140,7 @@ def _dataclass_from(kind: Any, value: Any, name: str) -> Any:
         raise ValueError(f"'{name or kind.__name__}': fields too many or too few: {found}")
     types = get_type_hints(kind)
     return kind(**{each: from_plain(types[each], value[each], f"{name}.{each}".lstrip(".")) for each in known})
+
 
 def _short(value: Any) -> str:
     text = repr(value)

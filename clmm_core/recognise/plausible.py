@@ -1,4 +1,4 @@
-"""Whether samples can be in the unit that the model was trained in: g for m/s^2 or degrees for radians would be answered wrong, and silently."""
+"""Whether samples can be in the unit that the model was trained in: g for m/s^2 would be answered wrong, and silently."""
 
 import numpy as np
 from numpy.typing import NDArray

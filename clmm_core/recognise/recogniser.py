@@ -57,8 +57,8 @@ class _Window:
 class Recogniser:
     """A model and the newest samples of its sensors.
 
-    Windows begin at the first sample and then every `hop_s`, as those that training cuts from a recording. When one is complete depends on the
-    samples alone, not on when they arrive: each sensor has reached its end, or another one is `PATIENCE_NS` past it.
+    Windows begin at the first sample and then every `hop_s`, as those that training cuts from a recording. When one is complete depends on
+    the samples' times: each sensor has reached its end, or another one is `PATIENCE_NS` past it.
 
     Raises:
         ModelFileError: the model cannot be fed from a stream.
@@ -137,8 +137,8 @@ class Recogniser:
         if ahead is not None and others[ahead] - first_ns > MAX_APART_NS:
             behind_s = (others[ahead] - first_ns) / NS
             raise DataError(
-                f"stream '{stream}': expected times on one clock with '{ahead}', found them {behind_s:.3g} s behind: give all sensors' times on "
-                "one clock, or call reset() if it was set"
+                f"stream '{stream}': expected times on one clock with '{ahead}', found them {behind_s:.3g} s behind: give all "
+                "sensors' times on one clock, or call reset() if it was set"
             )
 
     def _check_channels(self, stream: str, found: int) -> None:
@@ -235,7 +235,9 @@ class Recogniser:
 
     def _answer(self, window: _Window, own: NDArray[np.float64]) -> Answer:
         """Return the answer of a window with probabilities `[classes]`, averaged with those before it."""
-        self._recent = [(start_ns, each) for start_ns, each in self._recent if start_ns >= window.start_ns - self._smooth_ns - TIME_SLACK_NS]
+        self._recent = [
+            (start_ns, each) for start_ns, each in self._recent if start_ns >= window.start_ns - self._smooth_ns - TIME_SLACK_NS
+        ]
         says_something = bool(window.inputs) and not window.is_doubtful and bool(np.isfinite(own).all())
         if says_something:
             self._recent.append((window.start_ns, own))
@@ -262,8 +264,8 @@ def _check_can_be_fed(metadata: ModelMetadata) -> None:
         )
     if metadata.same_side:
         raise ModelFileError(
-            "this model wants sensors of the other side of the body mirrored (data.same-side), which takes a whole recording in which somebody "
-            "lies down: train with data.same-side=false for live sensors, or prepare whole recordings and give them to OnnxModel.run yourself"
+            "this model wants sensors of the other side of the body mirrored (data.same-side), which takes a whole recording in which "
+            "somebody lies down: train with data.same-side=false for live sensors, or prepare recordings for OnnxModel.run yourself"
         )
 
 

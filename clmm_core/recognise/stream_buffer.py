@@ -67,8 +67,8 @@ class StreamBuffer:
         if (steps < 0).any():
             row = int(np.flatnonzero(steps < 0)[0])
             raise DataError(
-                f"stream '{self.name}': expected times that never go back, found {whole[row]} ns after {whole[row] - steps[row]} ns: drop what "
-                "comes late, or call reset() if the clock was set"
+                f"stream '{self.name}': expected times that never go back, found {whole[row]} ns after {whole[row] - steps[row]} ns: "
+                "drop what comes late, or call reset() if the clock was set"
             )
         is_new = steps > 0
         if len(whole) >= BURST and is_new.sum() * 2 < len(whole):
@@ -82,7 +82,7 @@ class StreamBuffer:
         if times.dtype.kind in "iu":
             return times.astype(np.int64)
         if not (np.abs(times.astype(np.float64)) < MAX_NS).all():
-            raise DataError(f"stream '{self.name}': expected a time in nanoseconds for each sample, found NaN, infinity or one beyond int64")
+            raise DataError(f"stream '{self.name}': expected a time in nanoseconds for each sample, found NaN or one beyond int64")
         return np.rint(times).astype(np.int64)
 
     def add(self, times: Times, samples: Float32) -> None:
@@ -121,7 +121,7 @@ class StreamBuffer:
             raise NotCoveredError(f"{1 / period_s:.3g} Hz, where the model was trained at {steps / length_s:.3g} Hz")
         if times_s[0] > slack_s or times_s[-1] + period_s < length_s - slack_s:
             raise NotCoveredError("samples for a part of the window only")
-        values = _interpolated(times_s, samples, np.arange(steps) * length_s / steps, max(MAX_GAP_S, MAX_GAP_SAMPLES * period_s))
+        values = _interpolated(times_s, samples, np.arange(steps) * length_s / steps, period_s)
         if not np.isfinite(values).all():
             raise NotCoveredError("NaN or infinite samples")
         return values.T
@@ -130,11 +130,11 @@ class StreamBuffer:
         newest = np.concatenate([self.times[-RATE_SAMPLES:], times])
         if len(newest) >= RATE_SAMPLES and (period_s := float(np.median(np.diff(newest))) / NS) * MAX_RATE_HZ < 1:
             raise DataError(
-                f"stream '{self.name}': expected times in nanoseconds, found a sample every {period_s:.2g} s if these are: give seconds times 1e9"
+                f"stream '{self.name}': expected times in nanoseconds, found a sample every {period_s:.2g} s: give seconds times 1e9"
             )
 
 
-def _interpolated(times_s: NDArray[np.float64], samples: Float32, wanted_s: NDArray[np.float64], max_gap_s: float) -> Float32:
+def _interpolated(times_s: NDArray[np.float64], samples: Float32, wanted_s: NDArray[np.float64], period_s: float) -> Float32:
     """Return `[wanted, channels]`; before the first and after the last sample, those.
 
     Raises:
@@ -143,11 +143,13 @@ def _interpolated(times_s: NDArray[np.float64], samples: Float32, wanted_s: NDAr
     below = np.clip(np.searchsorted(times_s, wanted_s, side="right") - 1, 0, len(times_s) - 1)
     above = np.minimum(below + 1, len(times_s) - 1)
     gaps_s = times_s[above] - times_s[below]
-    share = np.clip(np.divide(wanted_s - times_s[below], gaps_s, out=np.zeros(len(wanted_s)), where=gaps_s > 0), 0, 1)
-    is_next = share > 1 - ON_SAMPLE
-    below, share = np.where(is_next, above, below), np.where(is_next | (share < ON_SAMPLE), 0, share)
-    longest_s = float(gaps_s[share > 0].max(initial=0))
-    if longest_s > max_gap_s:
+    after_s, left_s = wanted_s - times_s[below], times_s[above] - wanted_s
+    is_next = (gaps_s > 0) & (left_s < ON_SAMPLE * period_s)
+    is_between = (after_s > ON_SAMPLE * period_s) & (left_s > ON_SAMPLE * period_s)
+    share = np.divide(after_s, gaps_s, out=np.zeros(len(wanted_s)), where=is_between)
+    below = np.where(is_next, above, below)
+    longest_s = float(gaps_s[is_between].max(initial=0))
+    if longest_s > max(MAX_GAP_S, MAX_GAP_SAMPLES * period_s):
         raise NotCoveredError(f"a gap of {longest_s:.2g} s")
     weight = share.astype(np.float32)[:, None]
     with np.errstate(invalid="ignore"):  # 0 x infinity, in a window that its infinite sample rules out anyway

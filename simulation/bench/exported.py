@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from clmm_core.data.fleet import device_names, device_windows
 from clmm_core.export.calibrate import labelled_batches
-from clmm_core.export.int8 import smaller_models
 from clmm_core.export.golden_vectors import golden_windows, torch_answers
+from clmm_core.export.int8 import smaller_models
 from clmm_core.export.onnx_file import onnx_model
 from clmm_core.export.trained import TrainedModel, read_trained
 from clmm_core.recognise.onnx_model import Float32, OnnxModel

@@ -2,8 +2,8 @@ import numpy as np
 import onnx
 import pytest
 
-from clmm_core.export.int8 import TOLERANCES, smaller_models
 from clmm_core.export.golden_vectors import golden_of, golden_windows
+from clmm_core.export.int8 import TOLERANCES, smaller_models
 from clmm_core.recognise.onnx_model import OnnxModel
 
 

@@ -94,16 +94,16 @@ def written(exported, tmp_path: Path) -> Path:
 def test_a_file_as_it_was_exported_is_verified(written: Path):
     golden = read_golden(golden_file(written))
     assert differences(written, golden) == ()
-    lacking = [set(golden.metadata.modalities[i].name for i in range(2)) - vector.inputs.keys() for vector in golden.vectors]
+    lacking = [{golden.metadata.modalities[i].name for i in range(2)} - vector.inputs.keys() for vector in golden.vectors]
     assert lacking == [set(), set(), set(), set(), {"accelerometer"}, {"accelerometer", "gyroscope"}]
 
 
 def with_flipped_weight(content: bytes) -> bytes:
     model = onnx.load_from_string(content)
-    weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
-    changed = bytearray(weights.raw_data)
-    changed[4 * 7 + 3] ^= 0x80  # the sign of the eighth number
-    weights.raw_data = bytes(changed)
+    weights = next(each for each in model.graph.initializer if each.name.endswith("primary.2.weight"))
+    values = numpy_helper.to_array(weights).copy()
+    values.flat[np.abs(values).argmax()] *= -1
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
     return model.SerializeToString()
 
 
