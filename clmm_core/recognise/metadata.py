@@ -102,13 +102,14 @@ def read_metadata(text: str, where: str) -> ModelMetadata:
         ModelFileError: it is not JSON, or not of this kind.
     """
     try:
-        return from_plain(ModelMetadata, json.loads(text))
+        metadata: ModelMetadata = from_plain(ModelMetadata, json.loads(text))
     except json.JSONDecodeError as error:
         raise ModelFileError(f"{where}: expected metadata as JSON, cannot read it ({error}): {AGAIN}") from error
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{where}: expected a model's metadata, found a mistake: {error}: {AGAIN}") from error
     except ModelFileError as error:
         raise ModelFileError(f"{where}: {error}") from error
+    return metadata
 
 
 def from_plain(kind: Any, value: Any, name: str = "") -> Any:

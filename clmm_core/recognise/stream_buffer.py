@@ -83,7 +83,8 @@ class StreamBuffer:
             return times.astype(np.int64)
         if not (np.abs(times.astype(np.float64)) < MAX_NS).all():
             raise DataError(f"stream '{self.name}': expected a time in nanoseconds for each sample, found NaN or one beyond int64")
-        return np.rint(times).astype(np.int64)
+        rounded: Times = np.rint(times).astype(np.int64)
+        return rounded
 
     def add(self, times: Times, samples: Float32) -> None:
         """Take a checked chunk."""
