@@ -3,6 +3,7 @@
     ClmmError
     ├── ConfigError         fix the run config, then start again
     ├── DataError           fix the recordings or their folder, then start again
+    ├── ModelFileError         get the model's file again, export it again, or feed it what it was made for
     ├── DeviceSkippedError     this device cannot take part in this stage; the others go on
     ├── CodeMismatchError   a host runs other client code than the server's; reinstall it
     └── RoundFailedError    too few hosts answered; look at the hosts, then start again
@@ -21,6 +22,10 @@ class ConfigError(ClmmError):
 
 class DataError(ClmmError):
     """A data set, a recording or a label cannot be used as it is."""
+
+
+class ModelFileError(ClmmError):
+    """An exported model cannot be used: its file is damaged, says other things than its graph, or is of another version."""
 
 
 class DeviceSkippedError(ClmmError):

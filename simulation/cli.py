@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -138,6 +139,51 @@ def report(folder: Annotated[Path, typer.Argument(help="The results folder of a 
         record = read_run(folder)
         replace_file(folder / REPORT, render(record))
         _tell_results(_console(), record, folder)
+
+
+class ExportFormat(StrEnum):
+    """What `clmm export` can make."""
+
+    ONNX = "onnx"
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The results folder of a finished run.")],
+    *,
+    to: Annotated[ExportFormat, typer.Option(help="onnx runs on phones, boards and in browsers, with onnxruntime.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits: a smaller file, no quicker one.")] = False,
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The model file; else model.onnx in RUN.")] = None,
+) -> None:
+    """Write the model of a finished run as one file that recognises without PyTorch, with golden vectors beside it."""
+    del to  # there is one so far
+    with _errors_told():
+        try:
+            from simulation.export import export_onnx  # noqa: PLC0415  it loads PyTorch and onnxruntime
+        except ImportError as error:
+            raise ConfigError(f"exporting needs {error.name}: pip install 'clmm[export]'") from error
+        export_onnx(folder, file or folder / ("model-int8.onnx" if int8 else "model.onnx"), int8=int8, say=typer.echo)
+
+
+@app.command()
+def verify(
+    model: Annotated[Path, typer.Argument(help="A model that `clmm export` made.")],
+    *,
+    golden: Annotated[Path | None, typer.Option(help="Its golden vectors, else MODEL.golden.json beside it.")] = None,
+) -> None:
+    """Check a model file on this machine: its checksum, what it says of itself, and that it answers as it should."""
+    with _errors_told():
+        try:
+            from clmm_core.recognise.golden import differences, golden_file, read_golden  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(f"checking a model needs {error.name}: pip install 'clmm[recognise]'") from error
+        expected = read_golden(golden or golden_file(model))
+        found = differences(model, expected)
+        for difference in found:
+            typer.echo(f"{_shown(model)}: {difference}", err=True)
+        if found:
+            raise typer.Exit(EXIT_FAILED)
+        typer.echo(f"{_shown(model)} is as exported: checksum, metadata and {len(expected.vectors)} vectors to {expected.tolerance:g}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -22,7 +22,7 @@ FEWEST_WINDOWS = 5
 """Moving windows that a recording needs; with fewer its windows stay as they are."""
 AXES = 3
 
-_Rotation = NDArray[np.float64]
+Rotation = NDArray[np.float64]
 
 
 def upright(windows: DeviceWindows) -> DeviceWindows:
@@ -55,16 +55,18 @@ def upright(windows: DeviceWindows) -> DeviceWindows:
     return replace(windows, streams=streams)
 
 
-def _turn(acceleration: Float32) -> _Rotation | None:
+def _turn(acceleration: Float32) -> Rotation | None:
     """Return the rotation for one recording's `[windows, 3, time]`, or None where it has too little movement."""
     moving = deviation(acceleration) > MOVING
     if moving.sum() < FEWEST_WINDOWS:
         return None
-    gravity = acceleration[moving].mean(axis=(0, 2), dtype=np.float64)
+    return turn_of(acceleration[moving].mean(axis=(0, 2), dtype=np.float64))
+
+
+def turn_of(gravity: NDArray[np.float64]) -> Rotation | None:
+    """Return the rotation that takes the mean acceleration `[3]` while moving to the axis it is nearest to, or None where it is 0."""
     length = float(np.linalg.norm(gravity))
-    if length == 0:
-        return None
-    return minimal_rotation(gravity / length, nearest_axis(gravity))
+    return minimal_rotation(gravity / length, nearest_axis(gravity)) if length else None
 
 
 def deviation(acceleration: Float32) -> NDArray[np.float32]:
@@ -81,9 +83,9 @@ def nearest_axis(direction: NDArray[np.float64]) -> NDArray[np.float64]:
     return axis
 
 
-def minimal_rotation(start: NDArray[np.float64], end: NDArray[np.float64]) -> _Rotation:
+def minimal_rotation(start: NDArray[np.float64], end: NDArray[np.float64]) -> Rotation:
     """Return the rotation `[3, 3]` about `start x end` that takes unit vector `start` to `end`; they must not be opposite."""
     x, y, z = np.cross(start, end)
     skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn: _Rotation = np.eye(AXES) + skew + skew @ skew / (1 + start @ end)
+    turn: Rotation = np.eye(AXES) + skew + skew @ skew / (1 + start @ end)
     return turn

@@ -132,7 +132,7 @@ class Clmm(nn.Module):
     def _stack(self, tokens: Mapping[str, Tensor], present: Present) -> tuple[Tensor, Tensor]:
         """Return the mask `[B, M]` and the tokens `[B, M, N, E]`, zeros where absent, in the model's order of modalities."""
         like = next(iter(tokens.values()))
-        nobody = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+        nobody = torch.zeros(like.shape[0], dtype=torch.bool, device=like.device)  # not len(): an exported batch has any size
         mask = torch.stack([present.get(shape.name, nobody) for shape in self.config.modalities], dim=1)
         stacked = torch.stack([tokens.get(shape.name, torch.zeros_like(like)) for shape in self.config.modalities], dim=1)
         return mask, torch.where(mask[:, :, None, None], stacked, 0.0)

@@ -1,0 +1,1 @@
+"""Turn the model of a finished run into one file that recognises without PyTorch."""
