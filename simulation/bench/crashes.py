@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clmm_core.errors import ClmmError
-from clmm_core.report.run_folder import PARTIAL_SUFFIX, read_rounds, read_run
+from clmm_core.report.run_folder import PARTIAL_SUFFIX, WEIGHTS, read_rounds, read_run
 from clmm_core.seeds import derive_seed
 from server.checkpoint import FOLDER, read_newest
 from simulation.overrides import find_app
 
 MARK = "CLMM_BENCH"
 """In the environment of every process of a run that is to be killed."""
-WEIGHTS = "model.safetensors"
 SETTINGS = (
     *('data.name="synthetic"', "data.num-devices=8", "data.window-s=1.28", "data.overlap=0.0", "report.points-per-device=0"),
     *("pretrain.rounds=10", "finetune.rounds=10", "personalise.per-class=0", 'finetune.server-optimizer="fedavgm"'),
@@ -56,11 +55,6 @@ class KilledWriters:
     """How many left a checkpoint that cannot be read under a checkpoint's name."""
 
 
-def killed_runs(seeds: Sequence[int], weights: bytes) -> list[KilledRun]:
-    """Kill a run at a moment that each seed draws, go on with it, and compare its model with `weights`."""
-    return [_killed_run(seed, weights) for seed in seeds]
-
-
 def whole_run() -> bytes:
     """Return the model of the run that nobody kills."""
     with tempfile.TemporaryDirectory(prefix="clmm-bench-") as folder:
@@ -68,7 +62,8 @@ def whole_run() -> bytes:
         return (Path(folder) / "whole" / WEIGHTS).read_bytes()
 
 
-def _killed_run(seed: int, weights: bytes) -> KilledRun:
+def killed_run(seed: int, weights: bytes) -> KilledRun:
+    """Kill a run at a moment that the seed draws, go on with it, and compare its model with `weights`."""
     draw = random.Random(derive_seed(seed, "kill"))
     after, later_s = 1 + draw.randrange(ROUNDS - 1), draw.uniform(0.0, 2.0)  # before the first there is nothing to go on with
     with tempfile.TemporaryDirectory(prefix="clmm-bench-") as folder:
