@@ -66,7 +66,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.simulation: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[simulation]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[simulation,privacy,export]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.simulation
