@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from clmm_core.recognise.golden import OpenedModel
     from clmm_core.report.records import RunRecord
     from simulation.flwr_run import FlowerRun
     from simulation.overrides import Value
@@ -145,24 +146,36 @@ class ExportFormat(StrEnum):
     """What `clmm export` can make."""
 
     ONNX = "onnx"
+    EXECUTORCH = "executorch"
+
+
+PROGRAM = ".pte"
+"""How the name of an ExecuTorch program ends."""
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The results folder of a finished run.")],
     *,
-    to: Annotated[ExportFormat, typer.Option(help="onnx runs on phones, boards and in browsers, with onnxruntime.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits: a smaller file, no quicker one.")] = False,
-    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The model file; else model.onnx in RUN.")] = None,
+    to: Annotated[
+        ExportFormat,
+        typer.Option(help="onnx runs on phones, boards and in browsers, with onnxruntime; executorch in apps that carry ExecuTorch."),
+    ],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits, ONNX only: a smaller file, no quicker one.")] = False,
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The model file; else model.onnx or model.pte in RUN.")] = None,
 ) -> None:
     """Write the model of a finished run as one file that recognises without PyTorch, with golden vectors beside it."""
-    del to  # there is one so far
     with _errors_told():
+        if int8 and to is not ExportFormat.ONNX:
+            raise ConfigError(f"--int8: expected --to onnx, found --to {to}: weights of 8 bits are made for ONNX only")
         try:
-            from simulation.export import export_onnx  # noqa: PLC0415  it loads PyTorch and onnxruntime
+            from simulation.export import export_executorch, export_onnx  # noqa: PLC0415  it loads PyTorch and onnxruntime
         except ImportError as error:
             raise ConfigError(f"exporting needs {error.name}: pip install 'clmm[export]'") from error
-        export_onnx(folder, file or folder / ("model-int8.onnx" if int8 else "model.onnx"), int8=int8, say=typer.echo)
+        if to is ExportFormat.EXECUTORCH:
+            export_executorch(folder, file or folder / f"model{PROGRAM}", typer.echo)
+        else:
+            export_onnx(folder, file or folder / ("model-int8.onnx" if int8 else "model.onnx"), int8=int8, say=typer.echo)
 
 
 @app.command()
@@ -175,15 +188,27 @@ def verify(
     with _errors_told():
         try:
             from clmm_core.recognise.golden import differences, golden_file, read_golden  # noqa: PLC0415
+
+            opened = _opened(model)
         except ImportError as error:
             raise ConfigError(f"checking a model needs {error.name}: pip install 'clmm[recognise]'") from error
         expected = read_golden(golden or golden_file(model))
-        found = differences(model, expected)
+        found = differences(model.read_bytes(), opened, expected)
         for difference in found:
             typer.echo(f"{_shown(model)}: {difference}", err=True)
         if found:
             raise typer.Exit(EXIT_FAILED)
         typer.echo(f"{_shown(model)} is as exported: checksum, metadata and {len(expected.vectors)} vectors to {expected.tolerance:g}")
+
+
+def _opened(model: Path) -> "OpenedModel":
+    if model.suffix == PROGRAM:
+        from clmm_core.export.executorch_file import ExecutorchModel  # noqa: PLC0415  it loads PyTorch, which a board may not have
+
+        return ExecutorchModel.open(model)
+    from clmm_core.recognise.onnx_model import OnnxModel  # noqa: PLC0415
+
+    return OnnxModel.open(model)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -9,17 +9,19 @@ import numpy as np
 from clmm_core.data.fleet import device_windows
 from clmm_core.errors import ClmmError, ConfigError
 from clmm_core.export.calibrate import Calibration, calibrated, labelled_batches
+from clmm_core.export.executorch_file import ExecutorchModel, executorch_program
 from clmm_core.export.golden_vectors import TOLERANCE, golden_of, torch_answers
 from clmm_core.export.int8 import TOLERANCES, smaller_models
 from clmm_core.export.onnx_file import onnx_model
 from clmm_core.export.trained import TrainedModel, read_trained
 from clmm_core.files import replace_file
-from clmm_core.recognise.golden import golden_file, golden_json
+from clmm_core.recognise.golden import Golden, golden_file, golden_json
+from clmm_core.recognise.onnx_model import OnnxModel
 from server.run_config import parse_run_config
 
 
 def export_onnx(folder: Path, file: Path, *, int8: bool, say: Callable[[str], None]) -> None:
-    """Write a run's model and its golden vectors, and say what was made.
+    """Write a run's model as ONNX with its golden vectors, and say what was made.
 
     Args:
         folder: the results folder.
@@ -30,12 +32,7 @@ def export_onnx(folder: Path, file: Path, *, int8: bool, say: Callable[[str], No
     Raises:
         ClmmError: the run's model cannot be read, or not be exported.
     """
-    trained = read_trained(folder)
-    if not file.parent.is_dir():
-        raise ConfigError(f"-o {file}: expected a folder {file.parent} to write into, found none: make it")
-    trained = with_calibration(trained)
-    chosen = trained.metadata
-    say(f"calibrated on {chosen.calibrated_on}: temperature {chosen.temperature:g}, threshold {chosen.threshold:g}")
+    trained = _calibrated_for(folder, file, say)
     model = onnx_model(trained)
     content, tolerance = model.SerializeToString(), TOLERANCE
     if int8:
@@ -43,7 +40,30 @@ def export_onnx(folder: Path, file: Path, *, int8: bool, say: Callable[[str], No
         for way in ways:
             say(f"{way.precision}: {len(way.content):,} bytes, the class of fp32 in {way.agreement:.2%} of drawn windows")
         content, tolerance = ways[0].content, TOLERANCES[ways[0].precision]
-    golden = golden_of(trained, content, tolerance)
+    golden = golden_of(trained, content, OnnxModel.from_bytes(content, "the exported model"), tolerance)
+    _write(file, content, golden, say)
+
+
+def export_executorch(folder: Path, file: Path, say: Callable[[str], None]) -> None:
+    """Write a run's model as an ExecuTorch program with its golden vectors; as `export_onnx`."""
+    trained = _calibrated_for(folder, file, say)
+    say("lowering to XNNPACK, which takes half a minute")
+    content = executorch_program(trained)
+    _write(file, content, golden_of(trained, content, ExecutorchModel.from_bytes(content, "the exported model")), say)
+
+
+def _calibrated_for(folder: Path, file: Path, say: Callable[[str], None]) -> TrainedModel:
+    """Return a run's model as it goes into a file."""
+    trained = read_trained(folder)
+    if not file.parent.is_dir():
+        raise ConfigError(f"-o {file}: expected a folder {file.parent} to write into, found none: make it")
+    trained = with_calibration(trained)
+    chosen = trained.metadata
+    say(f"calibrated on {chosen.calibrated_on}: temperature {chosen.temperature:g}, threshold {chosen.threshold:g}")
+    return trained
+
+
+def _write(file: Path, content: bytes, golden: Golden, say: Callable[[str], None]) -> None:
     replace_file(file, content)
     replace_file(golden_file(file), golden_json(golden))
     say(

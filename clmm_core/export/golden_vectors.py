@@ -6,9 +6,9 @@ import torch
 from clmm_core.errors import ModelFileError
 from clmm_core.export.drawn_windows import DECIMALS, drawn_windows
 from clmm_core.export.trained import TrainedModel
-from clmm_core.recognise.golden import Golden, GoldenVector, sha256_of
+from clmm_core.recognise.golden import Golden, GoldenVector, OpenedModel, sha256_of
 from clmm_core.recognise.metadata import FORMAT, FP32
-from clmm_core.recognise.onnx_model import Float32, OnnxModel
+from clmm_core.recognise.onnx_model import Float32
 
 TOLERANCE = 1e-4
 """By how much a logit may differ from PyTorch's, and on another machine."""
@@ -16,13 +16,18 @@ NUM_VECTORS = 6
 """Golden ones: the last has no modality at all, the one before lacks the model's first."""
 
 
-def golden_of(trained: TrainedModel, content: bytes, tolerance: float = TOLERANCE) -> Golden:
+def golden_of(trained: TrainedModel, content: bytes, model: OpenedModel, tolerance: float = TOLERANCE) -> Golden:
     """Return the golden vectors of a model file: what PyTorch answers, or of a smaller precision what the file itself answers here.
+
+    Args:
+        trained: the model in PyTorch.
+        content: the file's.
+        model: opened from that content.
+        tolerance: by how much a logit may differ on another machine.
 
     Raises:
         ModelFileError: an fp32 file does not answer as PyTorch does.
     """
-    model = OnnxModel.from_bytes(content, "the exported model")
     windows = golden_windows(trained)
     answers = model.run(windows)
     if model.metadata.precision == FP32:
@@ -31,7 +36,7 @@ def golden_of(trained: TrainedModel, content: bytes, tolerance: float = TOLERANC
         if not furthest <= tolerance:
             raise ModelFileError(
                 f"the exported model: expected PyTorch's answers to {tolerance:g}, found a difference of {furthest:.2g}: report this, with "
-                "model.json and the versions of torch, onnxscript and onnxruntime"
+                "model.json and the versions of torch and of what exported and ran it"
             )
         answers = reference
     return Golden(

@@ -1,9 +1,5 @@
 """A trained model as one ONNX file with its metadata."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +7,7 @@ import torch
 from clmm_core.errors import ConfigError
 from clmm_core.export.drawn_windows import drawn_windows
 from clmm_core.export.network import RecognitionNetwork
+from clmm_core.export.quiet_exporters import quietly
 from clmm_core.export.trained import TrainedModel
 from clmm_core.recognise.metadata import KEY, LOGITS, PROBABILITIES, ModelMetadata, metadata_json
 
@@ -39,7 +36,7 @@ def onnx_model(trained: TrainedModel) -> "onnx.ModelProto":
     windows = drawn_windows(trained.network, EXAMPLES, "trace")
     names = [modality.name for modality in trained.metadata.modalities]
     batch = torch.export.Dim("batch")
-    with torch.no_grad(), _quietly():
+    with torch.no_grad(), quietly():
         program = torch.onnx.export(
             network,
             tuple(torch.from_numpy(windows[name]) for name in names),
@@ -75,19 +72,3 @@ def without_traces(model: "onnx.ModelProto") -> "onnx.ModelProto":
         each.doc_string = ""
         del each.metadata_props[:]
     return model
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what PyTorch's exporter says of its own insides from a user: deprecations between its parts, packages it could use."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

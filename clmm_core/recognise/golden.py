@@ -2,16 +2,31 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from clmm_core.errors import ModelFileError
 from clmm_core.recognise.metadata import FORMAT, ModelMetadata, from_plain
-from clmm_core.recognise.onnx_model import Float32, OnnxModel
+from clmm_core.recognise.onnx_model import Float32
 
 SUFFIX = ".golden.json"
+
+
+class OpenedModel(Protocol):
+    """A model file of any format, ready to run."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What the file says of itself."""
+        ...
+
+    def run(self, windows: Mapping[str, Float32]) -> tuple[Float32, Float32]:
+        """Return logits and probabilities `[batch, classes]` of raw windows by modality, NaN where absent."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +105,16 @@ def batch_of(golden: Golden) -> dict[str, Float32]:
     return batch
 
 
-def differences(model_file: Path, golden: Golden) -> tuple[str, ...]:
+def differences(content: bytes, model: OpenedModel, golden: Golden) -> tuple[str, ...]:
     """Return in words what of a model file is not as its golden vectors say, nothing where all is: checksum, metadata, answers.
 
-    Raises:
-        ModelFileError: the model cannot be opened at all.
+    Args:
+        content: the file's.
+        model: opened from that content.
+        golden: what to compare with.
     """
-    model = OnnxModel.open(model_file)
     found: list[str] = []
-    if (checksum := sha256_of(model_file.read_bytes())) != golden.model_sha256:
+    if (checksum := sha256_of(content)) != golden.model_sha256:
         found.append(f"checksum: expected SHA-256 {golden.model_sha256}, found {checksum}: the file was changed, or is another export's")
     said, expected = asdict(model.metadata), asdict(golden.metadata)
     found += [f"metadata, {name}: expected {expected[name]!r}, found {said[name]!r}" for name in expected if said[name] != expected[name]]

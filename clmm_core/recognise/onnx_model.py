@@ -61,16 +61,25 @@ class OnnxModel:
         Raises:
             ModelFileError: a modality is not there, or has another shape.
         """
-        for modality in self.metadata.modalities:
-            expected, found = (modality.channels, modality.time_steps), windows[modality.name].shape if modality.name in windows else None
-            if found is None or found[1:] != expected:
-                raise ModelFileError(
-                    f"modality '{modality.name}': expected windows [batch, {expected[0]}, {expected[1]}], found {found}: a window that "
-                    "lacks a modality has NaN there"
-                )
+        check_windows(self.metadata, windows)
         feeds = {modality.name: np.asarray(windows[modality.name], np.float32) for modality in self.metadata.modalities}
         logits, probabilities = self.session.run([LOGITS, PROBABILITIES], feeds)
         return logits, probabilities
+
+
+def check_windows(metadata: ModelMetadata, windows: Mapping[str, Float32]) -> None:
+    """Refuse windows by modality that are not `[batch, channels, time_steps]` as a model wants them.
+
+    Raises:
+        ModelFileError: a modality is not there, or has another shape.
+    """
+    for modality in metadata.modalities:
+        expected, found = (modality.channels, modality.time_steps), windows[modality.name].shape if modality.name in windows else None
+        if found is None or found[1:] != expected:
+            raise ModelFileError(
+                f"modality '{modality.name}': expected windows [batch, {expected[0]}, {expected[1]}], found {found}: a window that "
+                "lacks a modality has NaN there"
+            )
 
 
 def _check_graph(metadata: ModelMetadata, session: Any, where: str) -> None:

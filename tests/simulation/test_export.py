@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,24 @@ def test_what_cannot_be_exported_is_refused(finished: Path, tmp_path: Path, what
     assert done.exit_code == 1
     assert message in done.output
     assert not (tmp_path / "run" / "model.onnx").exists()
+
+
+def test_int8_is_for_onnx_alone(finished: Path):
+    done = invoke("export", finished, "--to", "executorch", "--int8")
+    assert done.exit_code == 1
+    assert "expected --to onnx" in done.output
+
+
+@pytest.mark.parametrize("command", [["export", "{run}", "--to", "executorch"], ["verify", "{run}/model.pte"]])
+def test_without_executorch_it_says_what_to_install(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]):
+    for name in ("executorch.exir", "executorch.runtime", "executorch.backends.xnnpack.partition.xnnpack_partitioner"):
+        monkeypatch.setitem(sys.modules, name, None)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "model.pte").write_bytes(b"a program")
+    done = invoke(*(each.format(run=run) for each in command))
+    assert done.exit_code == 1
+    assert "pip install 'clmm[executorch]'" in done.output
 
 
 def test_a_folder_that_is_not_there_is_said(finished: Path, tmp_path: Path):

@@ -29,6 +29,6 @@ def test_int8_files_say_what_they_are_and_know_what_a_window_lacks(ways, exporte
 
 def test_golden_vectors_of_int8_are_its_own_answers(ways, exported):
     best = ways[0]
-    golden = golden_of(exported.trained, best.content, TOLERANCES[best.precision])
+    golden = golden_of(exported.trained, best.content, OnnxModel.from_bytes(best.content, ""), TOLERANCES[best.precision])
     logits, _ = OnnxModel.from_bytes(best.content, "it").run(golden_windows(exported.trained))
     np.testing.assert_allclose([vector.logits for vector in golden.vectors], logits, atol=1e-5)
