@@ -1,6 +1,7 @@
 """The `clmm` command. It imports what a subcommand needs when that subcommand runs: a host without Ray or torch can use its part."""
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -169,13 +171,15 @@ def export(
         if int8 and to is not ExportFormat.ONNX:
             raise ConfigError(f"--int8: expected --to onnx, found --to {to}: weights of 8 bits are made for ONNX only")
         try:
-            from simulation.export import export_executorch, export_onnx  # noqa: PLC0415  it loads PyTorch and onnxruntime
+            from simulation.export import as_executorch, as_int8, as_onnx, export_model  # noqa: PLC0415  it loads PyTorch and onnxruntime
         except ImportError as error:
             raise ConfigError(f"exporting needs {error.name}: pip install 'clmm[export]'") from error
         if to is ExportFormat.EXECUTORCH:
-            export_executorch(folder, file or folder / f"model{PROGRAM}", typer.echo)
+            export_model(folder, file or folder / f"model{PROGRAM}", as_executorch, typer.echo)
+        elif int8:
+            export_model(folder, file or folder / "model-int8.onnx", partial(as_int8, say=typer.echo), typer.echo)
         else:
-            export_onnx(folder, file or folder / ("model-int8.onnx" if int8 else "model.onnx"), int8=int8, say=typer.echo)
+            export_model(folder, file or folder / "model.onnx", as_onnx, typer.echo)
 
 
 @app.command()
@@ -273,6 +277,20 @@ def reliability(
     with _errors_told():
         asked = Reliability(rows=tuple(row.strip() for row in rows.split(",")), hapt=hapt and hapt.absolute(), seeds=tuple(range(seeds)))
         run_reliability(asked, results, page, ["clmm", *sys.argv[1:]], typer.echo)
+
+
+@bench.command("export")
+def bench_export(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results folders; the first one's model is timed, too.")],
+    *,
+    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the tables, between its marks.")] = None,
+) -> None:
+    """Compare exported models with PyTorch on real windows, and measure what each runtime takes on one core."""
+    from simulation.bench.exported import run_export_bench  # noqa: PLC0415
+    from simulation.study.command import without_folders  # noqa: PLC0415
+
+    with _errors_told():
+        run_export_bench(runs, page, shlex.join(["clmm", *(without_folders(each) for each in sys.argv[1:])]), typer.echo)
 
 
 @bench.command()
