@@ -231,6 +231,14 @@ def provision(context: typer.Context) -> None:
     typer.main.get_command(provision_app)(args=context.args, prog_name=f"{context.find_root().info_name} provision", standalone_mode=True)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def doctor(context: typer.Context) -> None:
+    """Say what of this machine is right, what is not, and what to do."""
+    from deploy.doctor import app as doctor_app  # noqa: PLC0415
+
+    typer.main.get_command(doctor_app)(args=context.args, prog_name=f"{context.find_root().info_name} doctor", standalone_mode=True)
+
+
 @app.command()
 def superlink(folder: Annotated[Path, typer.Argument(help="The server folder that `clmm provision` made.")]) -> None:
     """Start the SuperLink of a federation on real machines: TLS, known hosts, control from this machine alone."""
