@@ -15,7 +15,7 @@ JOBS ?= 2
 STUDY = $(BIN)/clmm study simulation/studies/$(1).yaml --set 'data.path="$(abspath $(2))"' --jobs $(JOBS) --page results/again/accuracy.md
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check bench bench-accuracy bench-reliability clean
+.PHONY: help run test test-long check proto bench bench-accuracy bench-reliability bench-host clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+## make proto   generate the host API's Python stubs again, into client/host/v1
+proto: $(VENV)/.dev
+	$(BIN)/python proto/generate.py
+
 ## make bench   measure docs/results/simulation.md again, into results/again (about half an hour on 2 cores, goes on where it was stopped)
 bench: $(VENV)/.simulation
 	mkdir -p results/again && cp -n docs/results/simulation.md results/again/
@@ -56,6 +60,11 @@ bench-reliability: $(VENV)/.simulation
 	mkdir -p results/again && cp -n docs/results/reliability.md results/again/
 	$(BIN)/clmm bench reliability --hapt $(HAPT) --page results/again/reliability.md
 
+## make bench-host   measure docs/results/host.md again, into results/again (ten minutes, resumable)
+bench-host: $(VENV)/.dev
+	mkdir -p results/again && cp -n docs/results/host.md results/again/
+	$(BIN)/clmm bench host --page results/again/host.md
+
 ## make clean   remove the environment and what runs left beside the results
 clean:
 	rm -rf $(VENV) .flwr-home
@@ -66,7 +75,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.simulation: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[simulation,privacy,export]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[simulation,privacy,export,host]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.simulation

@@ -74,7 +74,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="GitWildMatchPattern", category=DeprecationWarning)  # Flower's own
         content = build_fab_from_disk(PROJECT)
-    assert len(content) < 1_000_000
+    assert len(content) < 1_500_000  # Flower takes 10 MB; every host gets it with every run
     zipfile.ZipFile(io.BytesIO(content)).extractall(folder)
     return folder
 

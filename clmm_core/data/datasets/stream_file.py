@@ -45,27 +45,37 @@ def read_stream(entry: StreamEntry) -> Stream:
     rate_hz, start_s = entry.rate_hz, entry.start_s
     if entry.time is not None:
         start_s, times = _times(entry.file, entry.time, table[entry.time])
-        samples, rate_hz = _constant_rate(entry.file, entry.time, times, samples)
+        samples, rate_hz = at_constant_rate(str(entry.file), entry.time, times, samples)
     return Stream(samples=(samples * entry.factor).astype(np.float32), rate_hz=rate_hz, start_s=start_s, unit=entry.unit)
 
 
-def _constant_rate(file: Path, name: str, times: Float64, samples: Float64) -> tuple[Float64, float]:
-    """Return `[time, channels]` at the median rate, and that rate; `times` start at 0 and may repeat."""
+def at_constant_rate(where: str, name: str, times: Float64, samples: Float64) -> tuple[Float64, float]:
+    """Return `[time, channels]` at the median rate, and that rate.
+
+    Args:
+        where: the file, or what else errors should name.
+        name: one of `TIME_UNITS`, the unit that whoever reads an error gave the times in.
+        times: `[rows]`, in seconds, 0 at the first, never going back; of equal ones the first counts.
+        samples: `[rows, channels]`.
+
+    Raises:
+        DataError: too few times, a pause of more than an hour, or a rate that no sensor has.
+    """
     kept = np.concatenate([[True], np.diff(times) > 0])
     times, samples = times[kept], samples[kept]
     if len(times) < 2:
-        raise DataError(f"{file}: expected at least two rows with different times, found {len(times)}")
+        raise DataError(f"{where}: expected at least two rows with different times, found {len(times)}")
     gaps_s = np.diff(times)
     if gaps_s.max() > MAX_PAUSE_S:
         row = int(gaps_s.argmax()) + 1
         raise DataError(
-            f"{file}: expected pauses of at most {MAX_PAUSE_S:g} s, found {gaps_s.max():g} s after {times[row - 1]:g} s: correct the times "
-            "or make two sessions of it"
+            f"{where}: expected pauses of at most {MAX_PAUSE_S:g} s, found {gaps_s.max():g} s after {times[row - 1]:g} s: correct the "
+            "times or make two sessions of it"
         )
     period_s = float(np.median(gaps_s))
     if not MIN_RATE_HZ <= round(1 / period_s, 1) <= MAX_RATE_HZ:  # rounded, because a clock may tremble about 1 Hz
         raise DataError(
-            f"{file}: column '{name}': expected a median rate of {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz, found {1 / period_s:.4g} Hz: give "
+            f"{where}: column '{name}': expected a median rate of {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz, found {1 / period_s:.4g} Hz: give "
             f"the times in {TIME_UNITS[name][0]}, or correct the clock: each sample needs the time at which it was measured"
         )
     grid = np.arange(int(times[-1] / period_s + 1e-6) + 1) * period_s
