@@ -7,17 +7,18 @@ Apart from `client_app`, because Flower loads that also where nothing is trained
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from client.devices import devices_of_host, local_data, shares_data
+from client.devices import NodeConfig, devices_of_host, local_data, shares_data
+from client.refusal import refusal
 from clmm_core.errors import ClmmError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
+from clmm_core.federated.codec import ARRAYS, REPLY, TASK, from_json, to_json
 from clmm_core.federated.error_feedback import Residual
 from clmm_core.federated.messages import HostProfile, HostUpdate
 from clmm_core.training.cohort import train_cohort
@@ -46,26 +47,40 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RESIDUAL, RESIDUAL_OF = "residual", "residual-of"
 """Records of a host's state: what its packed updates left out, and of which stage and round. They end with the SuperNode."""
 
+
+class HostContext(Protocol):
+    """What stays at a host from message to message: Flower's `Context`, or what a daemon keeps of it."""
+
+    @property
+    def node_config(self) -> NodeConfig:
+        """What the host was started with."""
+        ...
+
+    @property
+    def state(self) -> RecordDict:
+        """Of this run; may be written to."""
+        ...
+
+
 Work = Callable[[Any, Arrays], tuple[Any, Any]]
 """Makes a reply and the arrays beside it of a task and those that came with it."""
 
 
-def answer(message: Message, context: Context) -> Message:
-    """Read the task, do the work, write the reply; what we raise on purpose goes back to the server in words."""
-    kind, work = _asked(message.metadata.message_type, context)
+def answer(message_type: str, content: RecordDict, context: HostContext) -> RecordDict:
+    """Read the task, do the work, return the reply's content; what we raise on purpose goes back to the server in words."""
+    kind, work = _asked(message_type, context)
     try:
-        task = from_json(kind, str(message.content[TASK]["json"]))
+        task = from_json(kind, str(content[TASK]["json"]))
         task = replace(task, data=local_data(task.data, context.node_config))
-        reply, arrays = work(task, _arrays_in(message.content[ARRAYS]))
+        reply, arrays = work(task, _arrays_in(content[ARRAYS]))
     except ClmmError as error:
-        refusal = ConfigRecord({"class": type(error).__name__, "message": str(error)})
-        return Message(RecordDict({ERROR: refusal}), reply_to=message)
+        return refusal(error)
     record = RecordDict({REPLY: ConfigRecord({"json": to_json(reply)})})
     record[ARRAYS] = _record_of(arrays)
-    return Message(record, reply_to=message)
+    return record
 
 
-def _asked(message_type: str, context: Context) -> tuple[type, Work]:
+def _asked(message_type: str, context: HostContext) -> tuple[type, Work]:
     """Return what kind of task a question has, and what answers it."""
     questions: dict[str, tuple[type, Work]] = {
         "query.profile": (ProfileTask, _profiling(context)),
@@ -81,7 +96,7 @@ def _asked(message_type: str, context: Context) -> tuple[type, Work]:
     return questions[message_type]
 
 
-def _profiling(context: Context) -> Work:
+def _profiling(context: HostContext) -> Work:
     def work(task: ProfileTask, _: Arrays) -> tuple[HostProfile, Arrays]:
         devices = devices_of_host(task.data, context.node_config)
         return profile_host(task, devices, shares_data=shares_data(context.node_config)), {}
@@ -89,7 +104,7 @@ def _profiling(context: Context) -> Work:
     return work
 
 
-def _training(context: Context) -> Work:
+def _training(context: HostContext) -> Work:
     """Return the work of a round of training; what a packed update leaves out stays in the host's state until the next round."""
 
     def work(task: TrainTask, arrays: Arrays) -> tuple[HostUpdate, Any]:

@@ -1,8 +1,13 @@
 """The Flower ClientApp of a host: one function a question, all of them answered in `answers`."""
 
+import os
+from pathlib import Path
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+HOST_SOCKET = "CLMM_HOST_SOCKET"
+"""Environment variable: the unix socket of the daemon that started this SuperNode, and that trains in its place."""
 app = ClientApp()
 
 
@@ -61,6 +66,11 @@ def plane(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context) -> Message:
+    message_type = message.metadata.message_type
+    if socket := os.environ.get(HOST_SOCKET):
+        from client.training.forward import forward  # noqa: PLC0415  it loads gRPC
+
+        return Message(forward(message_type, message.content, context, Path(socket)), reply_to=message)
     from client.answers import answer  # noqa: PLC0415  it loads PyTorch, where there is something to do; Flower loads this app elsewhere too
 
-    return answer(message, context)
+    return Message(answer(message_type, message.content, context), reply_to=message)

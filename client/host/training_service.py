@@ -1,0 +1,86 @@
+"""`Training`: what the federation asks of this host, answered when it may by the process that trains, from a copy of the recordings."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from client.host.trainer_process import TrainerError, TrainerProcess
+from client.host.v1 import training_pb2 as pb
+from client.host.v1 import training_pb2_grpc
+from clmm_core.errors import ClmmError
+
+IDLE_S = 900.0
+"""So long after the last question the process that trains ends, and its memory is free: longer than a round of a fleet takes."""
+FIRST = "profile"
+"""With this question a run begins: what was recorded up to now is what it learns from, so that later rounds find the same windows."""
+_LOG = logging.getLogger(__name__)
+
+
+class TrainingService(training_pb2_grpc.TrainingServicer):
+    """Answers on a unix socket of this machine; who can open the socket is this user."""
+
+    def __init__(
+        self, trainer: TrainerProcess, why_not: Callable[[], Awaitable[str]], copied: Callable[[], Awaitable[Path]], idle_s: float = IDLE_S
+    ) -> None:
+        self._trainer, self._why_not, self._copied, self._idle_s = trainer, why_not, copied, idle_s
+        self._asking = asyncio.Lock()
+        self._recordings: Path | None = None
+        self._ending: asyncio.TimerHandle | None = None
+
+    async def Query(self, request: pb.QueryRequest, context: Any) -> pb.QueryReply:  # noqa: N802  the API's name
+        """Answer what trains nothing."""
+        return pb.QueryReply(answered=await self._answered("query", request.question, context))
+
+    async def Train(self, request: pb.TrainRequest, context: Any) -> pb.TrainReply:  # noqa: N802
+        """Train a round."""
+        return pb.TrainReply(answered=await self._answered("train", request.question, context))
+
+    async def Evaluate(self, request: pb.EvaluateRequest, context: Any) -> pb.EvaluateReply:  # noqa: N802
+        """Evaluate on the wearer's own labels."""
+        return pb.EvaluateReply(answered=await self._answered("evaluate", request.question, context))
+
+    async def forget(self) -> None:
+        """End the process that trains, with all it holds of recordings: they are being deleted, or the daemon ends."""
+        if self._ending is not None:
+            self._ending.cancel()
+        self._recordings = None
+        await self._trainer.end()
+
+    async def _answered(self, kind: str, question: pb.Question, context: Any) -> pb.Answered:
+        if self._asking.locked():
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "this host still answers the question before")
+        if reason := await self._why_not():
+            _LOG.info("not asked to %s %s: %s", kind, question.action, reason)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this host does not train now: {reason}")
+        async with self._asking:
+            try:
+                return await self._asked(kind, question)
+            except TrainerError as error:
+                _LOG.warning("%s", error)
+                code, reason = grpc.StatusCode.UNAVAILABLE, str(error)
+            except ClmmError as error:
+                code, reason = grpc.StatusCode.FAILED_PRECONDITION, str(error)
+        await context.abort(code, reason)
+        raise AssertionError("abort raises")
+
+    async def _asked(self, kind: str, question: pb.Question) -> pb.Answered:
+        if self._ending is not None:
+            self._ending.cancel()
+        if self._recordings is None or question.action == FIRST:
+            self._recordings = await self._copied()
+        question.node_config = json.dumps(json.loads(question.node_config) | {"recordings": str(self._recordings)})
+        _LOG.info("asked to %s %s", kind, question.action)
+        try:
+            return await self._trainer.ask(kind, question)
+        finally:
+            loop = asyncio.get_running_loop()
+            self._ending = loop.call_later(self._idle_s, lambda: asyncio.ensure_future(self._end_if_idle()))
+
+    async def _end_if_idle(self) -> None:
+        if not self._asking.locked():
+            await self._trainer.end()
