@@ -145,24 +145,38 @@ class ExportFormat(StrEnum):
     """What `clmm export` can make."""
 
     ONNX = "onnx"
+    BROWSER = "browser"
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The results folder of a finished run.")],
     *,
-    to: Annotated[ExportFormat, typer.Option(help="onnx runs on phones, boards and in browsers, with onnxruntime.")],
+    to: Annotated[
+        ExportFormat,
+        typer.Option(help="onnx runs on phones, boards and in browsers, with onnxruntime; browser is a page that recognises with it."),
+    ],
     int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits: a smaller file, no quicker one.")] = False,
-    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The model file; else model.onnx in RUN.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("-o", metavar="PATH", help="The model file, else model.onnx in RUN; the page's folder, else browser in RUN."),
+    ] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(metavar="TGZ", help="For browser: onnxruntime-web as `npm pack` fetched it, where there is no network.")
+    ] = None,
 ) -> None:
-    """Write the model of a finished run as one file that recognises without PyTorch, with golden vectors beside it."""
-    del to  # there is one so far
+    """Write the model of a finished run as one file that recognises without PyTorch, with golden vectors beside it, or as a page."""
     with _errors_told():
         try:
-            from simulation.export import export_onnx  # noqa: PLC0415  it loads PyTorch and onnxruntime
+            from simulation.export import export_browser, export_onnx  # noqa: PLC0415  it loads PyTorch and onnxruntime
         except ImportError as error:
             raise ConfigError(f"exporting needs {error.name}: pip install 'clmm[export]'") from error
-        export_onnx(folder, file or folder / ("model-int8.onnx" if int8 else "model.onnx"), int8=int8, say=typer.echo)
+        if to is ExportFormat.BROWSER:
+            place = file or folder / ("browser-int8" if int8 else "browser")
+            return export_browser(folder, place, int8=int8, runtime=runtime, say=typer.echo)
+        if runtime is not None:
+            raise ConfigError("--runtime: expected with --to browser alone: leave it out")
+        return export_onnx(folder, file or folder / ("model-int8.onnx" if int8 else "model.onnx"), int8=int8, say=typer.echo)
 
 
 @app.command()

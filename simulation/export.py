@@ -1,4 +1,4 @@
-"""`clmm export`: a finished run's model as one file that any device can run, calibrated on the run's validation people."""
+"""`clmm export`: a finished run's model as one file that any device can run, calibrated on the run's validation people; or as a page."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+import client
 from clmm_core.data.fleet import device_windows
 from clmm_core.errors import ClmmError, ConfigError
 from clmm_core.export.calibrate import Calibration, calibrated, labelled_batches
@@ -16,6 +17,10 @@ from clmm_core.export.trained import TrainedModel, read_trained
 from clmm_core.files import replace_file
 from clmm_core.recognise.golden import golden_file, golden_json
 from server.run_config import parse_run_config
+from simulation.onnxruntime_web import runtime_files
+
+PAGE = Path(client.__file__).parent / "browser"
+"""The page and its modules."""
 
 
 def export_onnx(folder: Path, file: Path, *, int8: bool, say: Callable[[str], None]) -> None:
@@ -49,6 +54,30 @@ def export_onnx(folder: Path, file: Path, *, int8: bool, say: Callable[[str], No
     say(
         f"wrote {file}: {len(content):,} bytes, {golden.metadata.precision}; {golden_file(file).name}: {len(golden.vectors)} golden vectors"
     )
+
+
+def export_browser(folder: Path, to: Path, *, int8: bool, runtime: Path | None, say: Callable[[str], None]) -> None:
+    """Write a folder that a static file server serves: the page, its modules, the model, and what runs it.
+
+    Args:
+        folder: the results folder.
+        to: the folder to write; files of an export before are written over.
+        int8: whether the model's weights get 8 bits.
+        runtime: the archive of onnxruntime-web, else the one that npm fetches.
+        say: called with each sentence.
+
+    Raises:
+        ClmmError: the run's model cannot be exported, or there is no onnxruntime-web.
+    """
+    if not to.parent.is_dir():
+        raise ConfigError(f"-o {to}: expected a folder {to.parent} to write into, found none: make it")
+    files = runtime_files(runtime, say) | {file.name: file.read_bytes() for file in PAGE.iterdir()}
+    to.mkdir(exist_ok=True)
+    export_onnx(folder, to / "model.onnx", int8=int8, say=say)
+    for name, content in files.items():
+        replace_file(to / name, content)
+    size = sum((to / name).stat().st_size for name in (*files, "model.onnx", "model.golden.json"))
+    say(f"wrote {to}: {size / 1e6:.1f} MB; look at it with: python -m http.server --bind 127.0.0.1 --directory {to}")
 
 
 def with_calibration(trained: TrainedModel) -> TrainedModel:
