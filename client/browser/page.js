@@ -13,7 +13,7 @@ import { windowTimes } from "./timing.js";
 
 const SHOWN = 20; // answers in the table
 const NOT_CHECKED = "Not checked yet.";
-const [TURNS, AT_ONCE] = [20, 10];
+const [TURNS, AT_ONCE] = [20, 5];
 
 /** @param {string} id @returns {any} */
 const element = (id) => document.getElementById(id);
@@ -60,13 +60,14 @@ function describe({ metadata }) {
   const rows = {
     Recognises: metadata.classes.join(", "),
     From: metadata.modalities
-      .map((each) => `${each.name}, ${each.channels} axes in ${each.unit} at ${general(each.rate_hz, 4)} Hz`)
+      .map((each) => `${each.name}, ${each.channels} axes in ${each.unit.replaceAll("^2", "²")} at ${general(each.rate_hz, 4)} Hz`)
       .join("; "),
     Windows: metadata.window_s ? `${general(metadata.window_s, 4)} s` : "whole trials",
-    "Trained on": `${metadata.trained_on}, run ${metadata.run}, until round ${metadata.server_round}`,
+    "Trained on": metadata.trained_on,
+    Run: `${metadata.run}, round ${metadata.server_round}`,
     "Not sure": `below ${general(metadata.threshold, 3)}, chosen on ${metadata.calibrated_on}`,
     Precision: metadata.precision,
-    "Weights from": metadata.licence,
+    Licence: metadata.licence,
   };
   const terms = Object.entries(rows).flatMap(([term, text]) => [node("dt", term), node("dd", text)]);
   element("model").replaceChildren(...terms);
@@ -96,7 +97,7 @@ async function recogniseMotion(recogniser, known) {
   begin(recogniser);
   stopListening = await listenToMotion((measured) => {
     for (const { stream, unit, timeNs, sample } of measured.filter((each) => known.has(each.stream))) {
-      recogniser.add(stream, [timeNs], [sample], { unit }).then(show, end);
+      recogniser.add(stream, [timeNs], [sample], { unit }).then((answers) => show(answers, recogniser.metadata.threshold), end);
     }
   }, end);
   say("activity", "Listening");
@@ -130,7 +131,7 @@ async function recogniseFiles(recogniser) {
   const counts = new Map();
   for (const { stream, times, samples } of inStep(streams)) {
     const answers = await recogniser.add(stream, times, samples);
-    show(answers);
+    show(answers, recogniser.metadata.threshold);
     for (const { activity } of answers) counts.set(activity ?? "not sure", (counts.get(activity ?? "not sure") ?? 0) + 1);
   }
   const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
@@ -146,17 +147,28 @@ function begin(recogniser) {
   for (const id of ["problem", "detail", "sum"]) say(id, "");
   element("left-out").replaceChildren();
   element("last").tBodies[0].replaceChildren();
+  element("last").hidden = true;
+  element("none-yet").hidden = false;
 }
 
-/** @param {Answer[]} answers */
-function show(answers) {
+/**
+ * Show answers, the newest large.
+ *
+ * @param {Answer[]} answers
+ * @param {number} threshold
+ */
+function show(answers, threshold) {
   for (const { activity, confidence, startNs, endNs, leftOut } of answers) {
     originNs ??= startNs;
     say("activity", activity ?? "Not sure");
-    say("detail", `${(confidence * 100).toFixed(0)} % confident, from the last ${leftOut.size ? "window, without:" : "window"}`);
+    const share = `${(confidence * 100).toFixed(0)} %`;
+    say(
+      "detail",
+      `${share} sure${activity ? "" : `; an answer needs ${(threshold * 100).toFixed(0)} %`}${leftOut.size ? ". Left out:" : ""}`,
+    );
     element("left-out").replaceChildren(...Array.from(leftOut, ([name, why]) => node("li", `${name}: ${why}`)));
     const row = document.createElement("tr");
-    const cells = [`${(Number(endNs - originNs) / 1e9).toFixed(1)} s`, activity ?? "not sure", `${(confidence * 100).toFixed(0)} %`];
+    const cells = [`${(Number(endNs - originNs) / 1e9).toFixed(1)} s`, activity ?? "not sure", share];
     row.replaceChildren(...cells.map((text) => node("td", text)));
     row.lastElementChild?.classList.add("number");
     const body = element("last").tBodies[0];

@@ -28,7 +28,7 @@ const [windows, warmUp, done] = arguments;
 const { ready } = await import("./page.js");
 const { windowTimes } = await import("./timing.js");
 const { model } = await ready;
-if (!model) return done({ problem: document.querySelector("#check").textContent });
+if (!model) return done({ problem: document.querySelector("#problem").textContent });
 await windowTimes(model, warmUp, 1);
 const times = await windowTimes(model, windows, 1);
 const memory = await performance.measureUserAgentSpecificMemory();

@@ -1,9 +1,6 @@
 """The browser's recogniser against Python's, on the same streams, in a real browser."""
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +10,7 @@ from clmm_core.errors import ClmmError
 from clmm_core.recognise.metadata import FORMAT, ModalityInput, ModelMetadata
 from clmm_core.recognise.onnx_model import OnnxModel
 from clmm_core.recognise.recogniser import Answer, Recogniser
-from simulation.bench.browser import served
 
-MODULES = Path(__file__).parents[3] / "client" / "browser"
 NS = 1_000_000_000
 SENSOR = {"channels": 3, "rate_hz": 50.0, "time_steps": 100}
 METADATA = ModelMetadata(
@@ -55,18 +50,6 @@ class Weighing:
         sums = sum(np.where(np.isfinite(own).all(axis=1), own @ np.sin(np.arange(own.shape[1])), 0) for own in flat)
         share = 1 / (1 + np.exp(-sums / 10))
         return [np.zeros((len(share), 2)), np.stack([1 - share, share], axis=1).astype(np.float32)]
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Give the browser on a page that has the recogniser's modules and nothing else."""
-    folder = tmp_path_factory.mktemp("modules")
-    for module in (*MODULES.glob("*.js"), Path(__file__).with_name("replay.js")):
-        shutil.copy(module, folder)
-    (folder / "index.html").write_text('<!doctype html><title>modules</title><link rel="icon" href="data:,">')
-    with served(folder) as address:
-        browser.get(address)
-        yield browser
 
 
 def in_browser(page: Any, metadata: ModelMetadata, settings: dict[str, float], steps: list[Step]) -> list[Any]:
