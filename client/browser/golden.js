@@ -60,8 +60,9 @@ export async function checkSum(content, golden, where) {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
   const checksum = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
   if (checksum !== golden.model_sha256) {
+    const [expected, found] = [golden.model_sha256, checksum].map((digits) => `${digits.slice(0, 12)}…`);
     throw new ModelFileError(
-      `${where}: checksum: expected SHA-256 ${golden.model_sha256}, found ${checksum}: the file was changed, or is another export's`,
+      `${where}: checksum: expected SHA-256 ${expected}, found ${found}: the file was changed, or is another export's`,
     );
   }
 }
