@@ -1,11 +1,8 @@
 """The `clmm` command. It imports what a subcommand needs when that subcommand runs: a host without Ray or torch can use its part."""
 
 import re
-import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from clmm_core.errors import ClmmError, ConfigError
+from simulation.bench.cli import app as bench
+from simulation.command_line import EXIT_FAILED, Settings, errors_told, short_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,17 +26,12 @@ if TYPE_CHECKING:
     from simulation.flwr_run import FlowerRun
     from simulation.overrides import Value
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 MAX_ROWS = 50
 """People in the table at the end of a run: unseen ones first, the worst first."""
 app = typer.Typer(help="Federated activity recognition from wearables: train, look at data, report.", no_args_is_help=True)
-bench = typer.Typer(help="Measure how quick it is on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 # What `run` and `simulate` have in common.
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="A run-config value in TOML; can be repeated.")
-]
 Results = Annotated[Path, typer.Option(help="Folder that gets a folder a run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run; else UTC time and data set.")]
 Project = Annotated[Path | None, typer.Option("--app", help="The project to run; else the one this command is installed from.")]
@@ -61,7 +55,7 @@ def run(  # noqa: PLR0913  a parameter an option
     """Train and evaluate once, on this machine, with Flower's simulation."""
     from simulation.overrides import find_app, parse_overrides  # noqa: PLC0415
 
-    with _errors_told():
+    with errors_told():
         overrides = parse_overrides(settings or ())
         overrides |= {"data.name": data} if data is not None else {}
         overrides |= {"data.path": str(path)} if path is not None else {}
@@ -89,7 +83,7 @@ def simulate(
     from simulation.overrides import find_app, parse_overrides, read_app_config  # noqa: PLC0415
     from simulation.scenario import overrides_of, read_scenario  # noqa: PLC0415
 
-    with _errors_told():
+    with errors_told():
         scenario, folder = read_scenario(file), find_app(project)
         overrides = overrides_of(scenario, read_app_config(folder), parse_overrides(settings or ()))
         place = _Place(
@@ -122,7 +116,7 @@ def study(
     from simulation.overrides import parse_overrides, with_absolute_path  # noqa: PLC0415
     from simulation.study.command import Running, run_study  # noqa: PLC0415
 
-    with _errors_told():
+    with errors_told():
         overrides = with_absolute_path(parse_overrides(settings or ()))
         running = Running(jobs=jobs, device=device, is_wanted=run)
         measured_by = [argument for argument in sys.argv[1:] if argument != "--no-run"]
@@ -134,7 +128,7 @@ def study(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The results folder of a finished run.")]) -> None:
     """Write report.html of a finished run again, and show its table."""
-    with _errors_told():
+    with errors_told():
         from clmm_core.files import replace_file  # noqa: PLC0415
         from clmm_core.report.page import render  # noqa: PLC0415
         from clmm_core.report.run_folder import REPORT, read_run  # noqa: PLC0415
@@ -149,6 +143,7 @@ class ExportFormat(StrEnum):
 
     ONNX = "onnx"
     EXECUTORCH = "executorch"
+    BROWSER = "browser"
 
 
 PROGRAM = ".pte"
@@ -161,25 +156,39 @@ def export(
     *,
     to: Annotated[
         ExportFormat,
-        typer.Option(help="onnx runs on phones, boards and in browsers, with onnxruntime; executorch in apps that carry ExecuTorch."),
+        typer.Option(
+            help="onnx runs on phones, boards and in browsers, with onnxruntime; executorch in apps that carry ExecuTorch; browser is a "
+            "page that recognises."
+        ),
     ],
-    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits, ONNX only: a smaller file, no quicker one.")] = False,
-    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The model file; else model.onnx or model.pte in RUN.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits, of ONNX: a smaller file, no quicker one.")] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", metavar="PATH", help="The model file, else model.onnx or model.pte in RUN; the page's folder, else browser in RUN."
+        ),
+    ] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(metavar="TGZ", help="For browser: onnxruntime-web as `npm pack` fetched it, where there is no network.")
+    ] = None,
 ) -> None:
-    """Write the model of a finished run as one file that recognises without PyTorch, with golden vectors beside it."""
-    with _errors_told():
-        if int8 and to is not ExportFormat.ONNX:
-            raise ConfigError(f"--int8: expected --to onnx, found --to {to}: weights of 8 bits are made for ONNX only")
+    """Write the model of a finished run as one file that recognises without PyTorch, with golden vectors beside it, or as a page."""
+    with errors_told():
+        if int8 and to is ExportFormat.EXECUTORCH:
+            raise ConfigError(f"--int8: expected --to onnx or browser, found --to {to}: weights of 8 bits are made for ONNX only")
+        if runtime is not None and to is not ExportFormat.BROWSER:
+            raise ConfigError("--runtime: expected with --to browser alone: leave it out")
         try:
-            from simulation.export import as_executorch, as_int8, as_onnx, export_model  # noqa: PLC0415  it loads PyTorch and onnxruntime
+            from simulation.export import as_executorch, as_int8, as_onnx, export_browser, export_model  # noqa: PLC0415  it loads PyTorch
         except ImportError as error:
             raise ConfigError(f"exporting needs {error.name}: pip install 'clmm[export]'") from error
-        if to is ExportFormat.EXECUTORCH:
+        suffix, make = ("-int8", partial(as_int8, say=typer.echo)) if int8 else ("", as_onnx)
+        if to is ExportFormat.BROWSER:
+            export_browser(folder, file or folder / f"browser{suffix}", make, runtime, typer.echo)
+        elif to is ExportFormat.EXECUTORCH:
             export_model(folder, file or folder / f"model{PROGRAM}", as_executorch, typer.echo)
-        elif int8:
-            export_model(folder, file or folder / "model-int8.onnx", partial(as_int8, say=typer.echo), typer.echo)
         else:
-            export_model(folder, file or folder / "model.onnx", as_onnx, typer.echo)
+            export_model(folder, file or folder / f"model{suffix}.onnx", make, typer.echo)
 
 
 @app.command()
@@ -189,7 +198,7 @@ def verify(
     golden: Annotated[Path | None, typer.Option(help="Its golden vectors, else MODEL.golden.json beside it.")] = None,
 ) -> None:
     """Check a model file on this machine: its checksum, what it says of itself, and that it answers as it should."""
-    with _errors_told():
+    with errors_told():
         try:
             from clmm_core.recognise.golden import differences, golden_file, read_golden  # noqa: PLC0415
 
@@ -199,10 +208,10 @@ def verify(
         expected = read_golden(golden or golden_file(model))
         found = differences(model.read_bytes(), opened, expected)
         for difference in found:
-            typer.echo(f"{_shown(model)}: {difference}", err=True)
+            typer.echo(f"{short_path(model)}: {difference}", err=True)
         if found:
             raise typer.Exit(EXIT_FAILED)
-        typer.echo(f"{_shown(model)} is as exported: checksum, metadata and {len(expected.vectors)} vectors to {expected.tolerance:g}")
+        typer.echo(f"{short_path(model)} is as exported: checksum, metadata and {len(expected.vectors)} vectors to {expected.tolerance:g}")
 
 
 def _opened(model: Path) -> "OpenedModel":
@@ -244,100 +253,8 @@ def superlink(folder: Annotated[Path, typer.Argument(help="The server folder tha
     """Start the SuperLink of a federation on real machines: TLS, known hosts, control from this machine alone."""
     from deploy.superlink import start_superlink  # noqa: PLC0415  it loads Flower
 
-    with _errors_told():
+    with errors_told():
         start_superlink(folder)
-
-
-@bench.command()
-def simulation(
-    *,
-    device: Annotated[str, typer.Option(help="cpu, or cuda for the same on a GPU.")] = "cpu",
-    devices: Annotated[int, typer.Option(min=2, help="Devices a round, where ours and the stock way are compared.")] = 500,
-    batch_sizes: Annotated[str, typer.Option(help="Batches to compare at.")] = "8,32",
-    fleet_sizes: Annotated[str, typer.Option(help="Devices of the fleets of growing size.")] = "100,300,1000,3000,10000",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds a turn.")] = 3,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 2,
-    results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured; that is not measured again.")] = Path(
-        "results"
-    ),
-    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the tables and the figure, between its marks.")] = None,
-) -> None:
-    """Measure whole rounds against Flower's stock way in turn, fleets of growing size, the start and the engine; goes on where it was."""
-    from simulation.bench.command import benchmark_of, run_benchmark  # noqa: PLC0415
-
-    with _errors_told():
-        benchmark = benchmark_of(device, devices, batch_sizes, fleet_sizes, rounds, turns)
-        run_benchmark(benchmark, results, page, ["clmm", *sys.argv[1:]])
-
-
-@bench.command()
-def reliability(
-    *,
-    rows: Annotated[str, typer.Option(help="Rows of docs/results/reliability.md, with commas between.")] = "R1,R2,R4,R6,R7",
-    hapt: Annotated[Path | None, typer.Option(help="HAPT's recordings, for R4 and R7.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each kind of R4 and R7.")] = 1,
-    results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured.")] = Path("results"),
-    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the rows, between its marks.")] = None,
-) -> None:
-    """Kill servers, writers and devices, and attack the federation: what is left of it; goes on where it was."""
-    from simulation.bench.reliability import Reliability, run_reliability  # noqa: PLC0415
-
-    with _errors_told():
-        asked = Reliability(rows=tuple(row.strip() for row in rows.split(",")), hapt=hapt and hapt.absolute(), seeds=tuple(range(seeds)))
-        run_reliability(asked, results, page, ["clmm", *sys.argv[1:]], typer.echo)
-
-
-@bench.command("export")
-def bench_export(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results folders; the first one's model is timed, too.")],
-    *,
-    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the tables, between its marks.")] = None,
-) -> None:
-    """Compare exported models with PyTorch on real windows, and measure what each runtime takes on one core."""
-    from simulation.bench.exported import run_export_bench  # noqa: PLC0415
-    from simulation.study.command import without_folders  # noqa: PLC0415
-
-    with _errors_told():
-        run_export_bench(runs, page, shlex.join(["clmm", *(without_folders(each) for each in sys.argv[1:])]), typer.echo)
-
-
-@bench.command()
-def leakage(
-    *,
-    data: Annotated[str, typer.Option(help="Data set, as `clmm data list` names it: data.name.")],
-    path: Annotated[Path | None, typer.Option(help="Where its files are: data.path.")] = None,
-    noise: Annotated[
-        list[float], typer.Option(min=0, help="Noise multiplier of a private model beside the plain one; can be repeated.")
-    ] = [1.0],  # noqa: B006  typer's way
-    splits: Annotated[int, typer.Option(min=1, help="Models of each kind, trained on one half of the people, another each.")] = 4,
-    windows: Annotated[int, typer.Option(min=1, help="Windows to find again from their gradients.")] = 4,
-    settings: Settings = None,
-    results: Annotated[Path, typer.Option(help="Folder whose `bench` gets the figures as JSON.")] = Path("results"),
-) -> None:
-    """Attack a model: tell who it was trained on, with and without differential privacy, and turn a gradient back into its window."""
-    from clmm_core.files import replace_file  # noqa: PLC0415
-    from clmm_core.report.run_json import readable_json  # noqa: PLC0415
-    from simulation.bench.command import KEPT  # noqa: PLC0415
-    from simulation.bench.leakage import measure_leakage  # noqa: PLC0415
-    from simulation.overrides import apply_overrides, find_app, parse_overrides, read_app_config, with_absolute_path  # noqa: PLC0415
-
-    with _errors_told():
-        own = {"data.name": data, **({} if path is None else {"data.path": str(path)}), **parse_overrides(settings or ())}
-        values = apply_overrides(read_app_config(find_app(None)), with_absolute_path(own))
-        found = measure_leakage(values, noise, splits, windows, typer.echo)
-        kept = results / KEPT / f"leakage-{data}.json"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(kept, readable_json(found, kept))
-        typer.echo(found.markdown())
-        typer.echo(f"wrote {_shown(kept)}")
-
-
-@bench.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def engine(context: typer.Context) -> None:
-    """Measure how many devices train in a second, one by one and as a stack; needs PyTorch and NumPy alone."""
-    from simulation.bench.engine import main  # noqa: PLC0415
-
-    main(context.args)
 
 
 def _default_name(results: Path, data_name: str) -> str:
@@ -374,8 +291,8 @@ def _begun(asked: Path, results: Path) -> "tuple[dict[str, Value], int, Path, st
     final = folder.with_name(folder.name.removesuffix(PARTIAL_SUFFIX))
     info = final.with_name(f"{final.name}{PARTIAL_SUFFIX}") / INFO
     if not info.is_file():
-        found = f"that run is finished: {_shown(final)}" if final.is_dir() else "found none"
-        raise ConfigError(f"--resume: expected the folder of a killed run, {_shown(info.parent)}, {found}")
+        found = f"that run is finished: {short_path(final)}" if final.is_dir() else "found none"
+        raise ConfigError(f"--resume: expected the folder of a killed run, {short_path(info.parent)}, {found}")
     config = dict(read_json(info, RunInfo).run_config)
     hosts = config.pop("min-hosts")
     for key in ("results-dir", "run-name", "resume"):
@@ -417,7 +334,7 @@ def _run_and_tell(job: "FlowerRun", home: Path) -> None:
     from simulation.progress import LiveProgress, PlainProgress  # noqa: PLC0415
 
     console = _console()
-    console.print(f"run {job.name}: {job.hosts} hosts; log {_shown(home / 'run.log')}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"run {job.name}: {job.hosts} hosts; log {short_path(home / 'run.log')}", markup=False, highlight=False, soft_wrap=True)
     watch = LiveProgress if console.is_terminal else PlainProgress
     try:
         with watch(partial=job.partial, console=console, clock=time.monotonic) as progress:
@@ -449,35 +366,22 @@ def _tell_results(console: "Console", record: "RunRecord", folder: Path) -> None
         table.add_row(*(Text(row[i]) for i in shown))
     console.print(table)
     if (more := len(rows) - MAX_ROWS) > 0:
-        console.print(f"and {more:,} more in {_shown(folder / SUBJECTS)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"and {more:,} more in {short_path(folder / SUBJECTS)}", markup=False, highlight=False, soft_wrap=True)
     console.print(headline(record), markup=False, highlight=False)
     if (spent := privacy_of(record)) is not None:
         console.print(f"Privacy: {privacy_in_words(spent)}", markup=False, highlight=False)
-    console.print(f"Report: {_shown(folder / REPORT)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report: {short_path(folder / REPORT)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _tell_what_is_left(job: "FlowerRun", home: Path) -> None:
     from server.checkpoint import FOLDER  # noqa: PLC0415
 
     if job.partial.exists():
-        typer.echo(f"Left: {_shown(job.partial)} (unfinished results)", err=True)
+        typer.echo(f"Left: {short_path(job.partial)} (unfinished results)", err=True)
     if (job.partial / FOLDER).exists():
-        typer.echo(f"To go on with it: clmm run --resume {_shown(job.partial)}", err=True)
+        typer.echo(f"To go on with it: clmm run --resume {short_path(job.partial)}", err=True)
     if home.exists():
-        typer.echo(f"Left: {_shown(home)} (logs)", err=True)
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Turn our errors into their message and exit code 1, Ctrl-C into 130."""
-    try:
-        yield
-    except ClmmError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_FAILED) from error
-    except KeyboardInterrupt as error:
-        typer.echo("Stopped. No process of the run is left.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from error
+        typer.echo(f"Left: {short_path(home)} (logs)", err=True)
 
 
 def _console() -> "Console":
@@ -485,10 +389,3 @@ def _console() -> "Console":
 
     # A pipe has no width to respect: a table cut to 80 columns would lose figures.
     return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def _shown(path: Path) -> str:
-    """Return a path as short as it can be said from here."""
-    with suppress(ValueError):
-        return str(path.absolute().relative_to(Path.cwd()))
-    return str(path.absolute())

@@ -1,4 +1,4 @@
-"""`clmm export`: a finished run's model as one file that any device can run, calibrated on the run's validation people."""
+"""`clmm export`: a finished run's model as one file that any device can run, calibrated on the run's validation people; or as a page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+import client
 from clmm_core.data.fleet import device_windows
 from clmm_core.errors import ClmmError, ConfigError
 from clmm_core.export.calibrate import Calibration, calibrated, labelled_batches
@@ -18,6 +19,10 @@ from clmm_core.files import replace_file
 from clmm_core.recognise.golden import Golden, golden_file, golden_json
 from clmm_core.recognise.onnx_model import OnnxModel
 from server.run_config import parse_run_config
+from simulation.onnxruntime_web import runtime_files
+
+PAGE = Path(client.__file__).parent / "browser"
+"""The page and its modules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,41 @@ def write_exported(file: Path, exported: Exported) -> None:
     """Write a model file, and its golden vectors beside it."""
     replace_file(file, exported.content)
     replace_file(golden_file(file), golden_json(exported.golden))
+
+
+def export_browser(
+    folder: Path, to: Path, make: Callable[[TrainedModel], Exported], runtime: Path | None, say: Callable[[str], None]
+) -> None:
+    """Write a folder that a static file server serves: the page, its modules, the model, and what runs it.
+
+    Args:
+        folder: the results folder.
+        to: the folder to write; files of an export before are written over.
+        make: `as_onnx` or `as_int8`.
+        runtime: the archive of onnxruntime-web, else the one that npm fetches.
+        say: called with each sentence.
+
+    Raises:
+        ClmmError: the run's model cannot be exported, or there is no onnxruntime-web.
+    """
+    if not to.parent.is_dir():
+        raise ConfigError(f"-o {to}: expected a folder {to.parent} to write into, found none: make it")
+    files = page_files(runtime, say)
+    to.mkdir(exist_ok=True)
+    export_model(folder, to / "model.onnx", make, say)
+    for name, content in files.items():
+        replace_file(to / name, content)
+    size = sum((to / name).stat().st_size for name in (*files, "model.onnx", "model.golden.json"))
+    say(f"wrote {to}: {size / 1e6:.1f} MB; look at it with: python -m http.server --bind 127.0.0.1 --directory {to}")
+
+
+def page_files(runtime: Path | None, say: Callable[[str], None]) -> dict[str, bytes]:
+    """Return all files of a page by name but its model and golden vectors; see `export_browser`.
+
+    Raises:
+        ClmmError: there is no onnxruntime-web.
+    """
+    return runtime_files(runtime, say) | {file.name: file.read_bytes() for file in PAGE.iterdir()}
 
 
 def with_calibration(trained: TrainedModel) -> TrainedModel:

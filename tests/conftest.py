@@ -1,14 +1,15 @@
 """What the tests of several packages share."""
 
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
+from clmm_core.errors import ConfigError
+from simulation.bench.browser import chromium
 from simulation.overrides import Value, apply_overrides, read_app_config
 
 PROJECT = Path(__file__).parent.parent
@@ -53,17 +54,9 @@ def _in_flower_task(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[webdriver.Chrome]:
     """Start a real browser, once for all pages."""
-    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver_path is None:
-        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
-        *("--disable-sync", "--disable-component-update", "--no-first-run", "--no-default-browser-check"),
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver_path))
-    yield driver
-    driver.quit()
+    with ExitStack() as stack:
+        try:
+            driver = stack.enter_context(chromium())
+        except ConfigError as error:
+            pytest.skip(str(error))
+        yield driver

@@ -26,8 +26,9 @@ PRODUCTS = ["Conv", "MatMul", "Gemm"]
 LEVELS = 127
 ENOUGH = 0.99
 """Agreement on drawn windows from which on size counts; on real ones it is higher: on SPAR 99.7 %, where drawn ones had 99.4 %."""
-TOLERANCES = {"int8-weights": 1e-3, "int8-static": 0.1, "int8-dynamic": 0.1}
-"""By how much a logit may differ on another machine: where activations are rounded, a hair's breadth can be a whole level."""
+TOLERANCES = {"int8-weights": 0.02, "int8-static": 0.1, "int8-dynamic": 0.1}
+"""By how much a logit may differ on another machine: where activations are rounded, a hair's breadth can be a whole level. With weights
+alone onnxruntime still chooses its kernels by machine: a model of HAPT differed by 0.0033 between x86-64 and WebAssembly."""
 
 
 @dataclass(frozen=True, kw_only=True)

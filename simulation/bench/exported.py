@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from clmm_core.data.fleet import device_names, device_windows
+from clmm_core.errors import ConfigError
 from clmm_core.export.calibrate import labelled_batches
 from clmm_core.export.executorch_file import ExecutorchModel
 from clmm_core.export.golden_vectors import golden_of, torch_answers
@@ -27,9 +28,10 @@ from clmm_core.export.trained import TrainedModel, read_trained
 from clmm_core.recognise.golden import OpenedModel, golden_file
 from clmm_core.recognise.onnx_model import Float32, OnnxModel
 from server.run_config import parse_run_config
+from simulation.bench.browser import BrowserFigures, measure_in_browser
 from simulation.bench.on_device import OnDevice, Runtime
 from simulation.bench.tables import table
-from simulation.export import Exported, as_executorch, with_calibration, write_exported
+from simulation.export import Exported, as_executorch, page_files, with_calibration, write_exported
 from simulation.marks import check_marks, replace_between_marks
 
 MARK = "bench export"
@@ -79,6 +81,7 @@ def run_export_bench(runs: Sequence[Path], page: Path | None, command: str, say:
     torch.set_num_threads(1)
     found: list[Run] = []
     budget: dict[str, list[OnDevice]] = {}
+    browsers: dict[str, list[BrowserFigures]] = {}
     window_s = 0.0
     with TemporaryDirectory() as folder:
         for folder_of_run in runs:
@@ -90,7 +93,8 @@ def run_export_bench(runs: Sequence[Path], page: Path | None, command: str, say:
                 say(f"{folder_of_run}: {TURNS} processes of each runtime, in turn")
                 window_s = trained.metadata.window_s
                 budget = measured_budget(folder_of_run, Path(folder), files, is_live=bool(window_s) and not trained.metadata.same_side)
-    text = "\n\n".join((_how(command), parity_table(found), budget_table(found[0], budget, window_s)))
+                browsers = measured_browsers(Path(folder), files, say)
+    text = "\n\n".join((_how(command), parity_table(found), budget_table(found[0], budget, window_s), browser_table(browsers)))
     if page is None:
         say(text)
     else:
@@ -176,6 +180,47 @@ def measured_budget(run: Path, folder: Path, files: dict[str, Path], *, is_live:
             )
             found[name].append(OnDevice(**json.loads(done.stdout.splitlines()[-1])))
     return found
+
+
+def measured_browsers(folder: Path, files: dict[str, Path], say: Callable[[str], None]) -> dict[str, list[BrowserFigures]]:
+    """Return what a page took in Chromium, one figure a turn, of fp32 and of the int8 file that `--int8` takes; nothing where it cannot.
+
+    Args:
+        folder: gets a page for each.
+        files: by name in words.
+        say: told why where there is no browser.
+    """
+    found: dict[str, list[BrowserFigures]] = {}
+    try:
+        page = page_files(None, say)
+        for name in (FP32, next(name for name in files if name.startswith("int8"))):
+            to = folder / f"browser-{files[name].stem}"
+            to.mkdir()
+            model = {"model.onnx": files[name].read_bytes(), "model.golden.json": golden_file(files[name]).read_bytes()}
+            for each, content in (page | model).items():
+                (to / each).write_bytes(content)
+            found[name] = [measure_in_browser(to) for _ in range(TURNS)]
+    except ConfigError as error:
+        say(f"not measured in a browser: {error}")
+    return found
+
+
+def browser_table(browsers: dict[str, list[BrowserFigures]]) -> str:
+    """Return what a page takes in a browser."""
+    if not browsers:
+        return "No browser was there to be measured."
+    header = ("in the browser", "a window, p50", "p95", "load to first answer", "memory of the page")
+    rows = [
+        (
+            f"{name}, {turns[0].browser}",
+            *(f"{median(getattr(each, field) for each in turns):.2f} ms" for field in ("p50_ms", "p95_ms")),
+            *(f"{median(each.load_s for each in turns):.2f} s", f"{max(each.memory_bytes for each in turns) / 2**20:.0f} MiB"),
+        )
+        for name, turns in browsers.items()
+    ]
+    return (
+        f"{table(header, rows)}\n\nonnxruntime-web, one thread, from this machine and nothing cached; medians of {TURNS} loads of the page."
+    )
 
 
 def parity_table(runs: Sequence[Run]) -> str:

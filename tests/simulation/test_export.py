@@ -190,3 +190,8 @@ def test_a_folder_that_is_not_there_is_said(finished: Path, tmp_path: Path):
     done = invoke("export", finished, "--to", "onnx", "-o", tmp_path / "none" / "model.onnx")
     assert "make it" in done.output
     assert "found no config.json" in invoke("export", tmp_path, "--to", "onnx").output
+    assert "make it" in invoke("export", finished, "--to", "browser", "-o", tmp_path / "none" / "page").output
+
+
+def test_what_only_a_page_needs_is_refused_for_a_file(finished: Path, tmp_path: Path):
+    assert "--to browser alone" in invoke("export", finished, "--to", "onnx", "--runtime", tmp_path / "some.tgz").output

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from clmm_core.errors import ConfigError
 from server import results as results_module
 from server.run_config import parse_run_config
 from simulation import cli
 from simulation.bench import exported
-from simulation.bench.exported import Parity, Run, budget_table, parity_table
+from simulation.bench.browser import BrowserFigures
+from simulation.bench.exported import Parity, Run, browser_table, budget_table, parity_table
 from simulation.bench.on_device import OnDevice
 from simulation.in_process import InProcessHosts
 
@@ -24,14 +26,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory, run_config) -> Path:
         return results_module.train_and_write(InProcessHosts(1), parse_run_config(values), values, lambda line: None)
 
 
+def no_page(*_: object) -> dict[str, bytes]:
+    raise ConfigError("no npm here")
+
+
 def test_a_run_is_compared_and_timed_and_the_page_gets_it(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exported, "TURNS", 1)
     monkeypatch.setattr(exported, "find_spec", lambda name: None if name == "executorch" else find_spec(name))  # half a minute
+    monkeypatch.setattr(exported, "page_files", no_page)
     page = tmp_path / "export.md"
     page.write_text("before\n<!-- bench export: begin -->\nold\n<!-- bench export: end -->\nafter\n")
     done = CliRunner().invoke(cli.app, ["bench", "export", str(finished), "--page", str(page)])
     assert done.exit_code == 0, done.output
+    assert "not measured in a browser: no npm here" in done.output
     text = page.read_text()
+    assert "No browser was there" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
@@ -73,6 +82,11 @@ def test_an_hour_is_as_many_windows_as_begin_in_it_and_ratios_are_to_eager():
     lines = budget_table(RUN, budget, window_s=2.0).splitlines()
     assert "| ONNX fp32 | 900,000 | 0.50 ms | 10.0 | 1.00 ms | 3.6 s of a core | 0.20 s | 60 MiB |" in lines  # 3,600 windows of 1 ms
     assert "no stream" in budget_table(RUN, budget, window_s=0.0)
+
+
+def test_a_browser_s_figures_are_medians_of_its_loads():
+    loads = [BrowserFigures(browser="chrome 1", load_s=1.0, p50_ms=each, p95_ms=3 * each, memory_bytes=2**21) for each in (0.5, 9.0, 1.0)]
+    assert "| ONNX fp32, chrome 1 | 1.00 ms | 3.00 ms | 1.00 s | 2 MiB |" in browser_table({"ONNX fp32": loads}).splitlines()
 
 
 def test_a_run_is_named_once_over_its_files():
