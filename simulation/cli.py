@@ -248,6 +248,14 @@ def doctor(context: typer.Context) -> None:
     typer.main.get_command(doctor_app)(args=context.args, prog_name=f"{context.find_root().info_name} doctor", standalone_mode=True)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def host(context: typer.Context) -> None:
+    """Keep a wearer's recordings on this machine, and take part with them."""
+    from client.host.cli import app as host_app  # noqa: PLC0415  a board has this part alone
+
+    typer.main.get_command(host_app)(args=context.args, prog_name=f"{context.find_root().info_name} host", standalone_mode=True)
+
+
 @app.command()
 def superlink(folder: Annotated[Path, typer.Argument(help="The server folder that `clmm provision` made.")]) -> None:
     """Start the SuperLink of a federation on real machines: TLS, known hosts, control from this machine alone."""
