@@ -19,7 +19,7 @@ Folder = Annotated[Path, typer.Option(help="The host's folder.")]
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913  a parameter an option
     *,
     folder: Folder,
     listen: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="Port 0 is any free one.")] = "127.0.0.1:50061",
@@ -27,15 +27,29 @@ def run(
     key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     max_bytes: Annotated[int, typer.Option(help="The store's size; the oldest samples that nobody labelled go first.")] = 2_000_000_000,
     max_days: Annotated[float, typer.Option(help="Samples go so long after they came.")] = 90.0,
+    federation: Annotated[Path | None, typer.Option(help="The folder that `clmm provision` made for this host: take part.")] = None,
+    train_on_battery: Annotated[bool, typer.Option(help="Train without power, too.")] = False,
+    train_hours: Annotated[str | None, typer.Option(metavar="FROM-TO", help="Train between these times of day only, as 22-6.")] = None,
+    train_below_c: Annotated[float, typer.Option(help="Train while the machine is no hotter than so many degrees.")] = 75.0,
+    train_load: Annotated[float, typer.Option(help="Train while no more processes a core want to run; 0 does not look.")] = 1.5,
 ) -> None:
-    """Take samples, labels and wishes until ended (SIGTERM, Ctrl-C)."""
+    """Take samples, labels and wishes, and part in a federation, until ended (SIGTERM, Ctrl-C)."""
     from client.host.daemon import HostConfig, run_daemon  # noqa: PLC0415  it loads gRPC
+    from client.host.federation import FederationConfig  # noqa: PLC0415
     from client.host.retention import Limits  # noqa: PLC0415
+    from client.host.training_rules import TrainingRules, hours_of  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with errors_told():
         limits = Limits(max_bytes=max_bytes, max_days=max_days)
-        config = HostConfig(folder=folder, listen=listen, certificate=certificate, key=key, limits=limits)
+        rules = TrainingRules(
+            on_battery=train_on_battery,
+            max_temperature_c=train_below_c,
+            max_load_per_core=train_load,
+            hours=hours_of(train_hours) if train_hours else None,
+        )
+        part = FederationConfig(folder=federation, rules=rules) if federation is not None else None
+        config = HostConfig(folder=folder, listen=listen, certificate=certificate, key=key, limits=limits, federation=part)
         address = listen.rpartition(":")[0]
         run_daemon(config, lambda port: typer.echo(f"listening on {address}:{port}, store in {folder}"))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,16 @@ TURN_WAIT_S = 60.0
 class ConsentService(consent_pb2_grpc.ConsentServicer):
     """Does with recordings what the wearer wishes."""
 
-    def __init__(self, store: Store, thread: StoreThread, clock: Clock) -> None:
-        self._store, self._thread, self._clock = store, thread, clock
+    def __init__(self, store: Store, thread: StoreThread, clock: Clock, forget: Callable[[], Awaitable[None]]) -> None:
+        """Serve.
+
+        Args:
+            store: the host's.
+            thread: that uses it.
+            clock: tells the time.
+            forget: lets go of what other processes of this host hold of recordings; awaited after they are deleted.
+        """
+        self._store, self._thread, self._clock, self._forget = store, thread, clock, forget
         self._turn = asyncio.Lock()
 
     async def Pause(self, _: pb.PauseRequest, __: Any) -> pb.PauseReply:  # noqa: N802  the API's name
@@ -48,7 +56,10 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         if request.subject:
             check_name("subject", request.subject)
         async with self._taking_turns():
-            erased = await self._thread.run(erase, self._store, (request.start_ns, request.end_ns), request.subject)
+            try:
+                erased = await self._thread.run(erase, self._store, (request.start_ns, request.end_ns), request.subject)
+            finally:
+                await self._forget()
         return pb.DeleteRangeReply(num_samples=erased.num_samples, num_labels=erased.num_labels)
 
     async def DeleteAll(self, request: pb.DeleteAllRequest, _: Any) -> pb.DeleteAllReply:  # noqa: N802
@@ -56,7 +67,10 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         if request.confirmation != CONFIRMATION:
             raise DataError(f"confirmation: expected '{CONFIRMATION}', lest it is a mistake, found '{request.confirmation[:80]}'")
         async with self._taking_turns():
-            erased = await self._thread.run(erase_all, self._store, self._clock())
+            try:
+                erased = await self._thread.run(erase_all, self._store, self._clock())
+            finally:
+                await self._forget()
         return pb.DeleteAllReply(num_samples=erased.num_samples, num_labels=erased.num_labels)
 
     async def Export(self, request: pb.ExportRequest, _: Any) -> AsyncIterator[pb.ExportReply]:  # noqa: N802

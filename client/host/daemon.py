@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from client.host.boundary import Boundary
 from client.host.committer import Clock, Committer, StoreThread
 from client.host.consent_service import ConsentService
+from client.host.federation import Federation, FederationConfig, taking_part
 from client.host.ingest_service import IngestService
 from client.host.labels_service import LabelsService
 from client.host.retention import Limits
@@ -77,6 +78,8 @@ class HostConfig:
     """PEM, of the name that sensors call; with `key`."""
     key: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    federation: FederationConfig | None = None
+    """None where the host only keeps recordings."""
 
     def __post_init__(self) -> None:
         address, _, port = self.listen.rpartition(":")
@@ -137,8 +140,12 @@ async def serving(config: HostConfig, clock: Clock) -> AsyncIterator[tuple[int, 
         try:
             store = await thread.run(Store, config.folder, config.limits)
             try:
-                async with _listening(config, store, thread, clock) as listening:
-                    yield listening
+                async with AsyncExitStack() as stack:
+                    federation = None
+                    if config.federation is not None:
+                        taking = taking_part(config.federation, config.folder, store, thread, clock)
+                        federation = await stack.enter_async_context(taking)
+                    yield await stack.enter_async_context(_listening(config, store, thread, clock, federation))
             finally:
                 await thread.run(store.close)
         finally:
@@ -146,14 +153,18 @@ async def serving(config: HostConfig, clock: Clock) -> AsyncIterator[tuple[int, 
 
 
 @asynccontextmanager
-async def _listening(config: HostConfig, store: Store, thread: StoreThread, clock: Clock) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
+async def _listening(
+    config: HostConfig, store: Store, thread: StoreThread, clock: Clock, federation: Federation | None
+) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
     committer = Committer(store, thread, clock)
     ingest = IngestService(store, thread, committer, clock)
     server = grpc.aio.server(interceptors=[Boundary(Tokens(config.folder))], options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     ingest_pb2_grpc.add_IngestServicer_to_server(ingest, server)
     labels_pb2_grpc.add_LabelsServicer_to_server(LabelsService(store, thread), server)
-    status_pb2_grpc.add_StatusServicer_to_server(StatusService(store, thread, committer, ingest.vitals, clock), server)
-    consent_pb2_grpc.add_ConsentServicer_to_server(ConsentService(store, thread, clock), server)
+    status_pb2_grpc.add_StatusServicer_to_server(StatusService(store, thread, committer, ingest.vitals, clock, federation), server)
+    consent_pb2_grpc.add_ConsentServicer_to_server(
+        ConsentService(store, thread, clock, federation.forget if federation is not None else _nothing), server
+    )
     names = [descriptor.services_by_name[name].full_name for name, descriptor in SERVED.items()]
     healths = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
@@ -172,6 +183,10 @@ async def _listening(config: HostConfig, store: Store, thread: StoreThread, cloc
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
+
+
+async def _nothing() -> None:
+    """Nothing else holds recordings."""
 
 
 def _bind(server: "grpc.aio.Server", config: HostConfig) -> int:

@@ -12,8 +12,8 @@ from client.host.spans import Span, Spans, without
 from client.host.store import Store
 from clmm_core.errors import ClmmError
 
-EXPORTS = "exports"
-"""Folder beside the store that has the newest export."""
+EXPORTS, TRAINING = "exports", "training"
+"""Folders beside the store that have copies of it: the newest export, and what the newest run learns from."""
 
 
 class StoreBusyError(ClmmError):
@@ -62,7 +62,7 @@ def erase(store: Store, span: Span, subject: str = "") -> Erased:
             num_labels = _erase_labels(connection, span, subject)
             connection.execute("INSERT INTO withheld VALUES (?, ?, ?)", (subject, *span))
         store.reload()
-        _remove_exports(store.path.parent)
+        _remove_copies(store.path.parent)
         _leave_no_copy(connection, store.path)
     return Erased(num_samples=num_samples, num_labels=num_labels)
 
@@ -85,7 +85,7 @@ def erase_all(store: Store, now_ns: int) -> Erased:
             connection.execute("DELETE FROM withheld WHERE end_ns IS NOT NULL")
             connection.execute("INSERT INTO withheld VALUES ('', 0, ?)", (now_ns,))
         store.reload()
-        _remove_exports(store.path.parent)
+        _remove_copies(store.path.parent)
         connection.execute("VACUUM")
         _leave_no_copy(connection, store.path)
     return Erased(num_samples=num_bytes // OFFSETS.itemsize, num_labels=int(num_labels))
@@ -123,9 +123,10 @@ def _erase_labels(connection: sqlite3.Connection, span: Span, subject: str) -> i
     return num_gone
 
 
-def _remove_exports(folder: Path) -> None:
-    if (folder / EXPORTS).exists():
-        shutil.rmtree(folder / EXPORTS)
+def _remove_copies(folder: Path) -> None:
+    for name in (EXPORTS, TRAINING):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
 
 
 def _leave_no_copy(connection: sqlite3.Connection, path: Path) -> None:

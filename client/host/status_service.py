@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from client.host.committer import Clock, Committer, StoreThread
+from client.host.federation import Federation
 from client.host.retention import DAY_NS
 from client.host.store import Store, channels_of
 from client.host.v1 import status_pb2 as pb
@@ -23,13 +24,22 @@ _RECENT = (
 class StatusService(status_pb2_grpc.StatusServicer):
     """Says how the host is."""
 
-    def __init__(self, store: Store, thread: StoreThread, committer: Committer, vitals: dict[int, Vitals], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        thread: StoreThread,
+        committer: Committer,
+        vitals: dict[int, Vitals],
+        clock: Clock,
+        federation: Federation | None = None,
+    ) -> None:
         self._store, self._thread, self._committer, self._vitals, self._clock = store, thread, committer, vitals, clock
+        self._federation = federation
         self._version = version("clmm")
 
     async def GetStatus(self, _: pb.GetStatusRequest, __: Any) -> pb.GetStatusReply:  # noqa: N802  the API's name
         """Return the status now."""
-        return pb.GetStatusReply(status=await self._thread.run(self._status))
+        return pb.GetStatusReply(status=await self._now())
 
     async def WatchStatus(self, request: pb.WatchStatusRequest, _: Any) -> AsyncIterator[pb.WatchStatusReply]:  # noqa: N802
         """Yield the status again and again."""
@@ -37,8 +47,14 @@ class StatusService(status_pb2_grpc.StatusServicer):
         if not SHORTEST_S <= interval_s <= LONGEST_S:
             raise DataError(f"interval_s: expected {SHORTEST_S:g} to {LONGEST_S:g} seconds, found {interval_s:g}")
         while True:
-            yield pb.WatchStatusReply(status=await self._thread.run(self._status))
+            yield pb.WatchStatusReply(status=await self._now())
             await asyncio.sleep(interval_s)
+
+    async def _now(self) -> pb.HostStatus:
+        status = await self._thread.run(self._status)
+        if self._federation is not None:
+            status.federation.CopyFrom(await self._federation.status())
+        return status
 
     def _status(self) -> pb.HostStatus:
         now_ns = self._clock()

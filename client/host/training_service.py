@@ -4,11 +4,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from client.host.committer import Clock
 from client.host.trainer_process import TrainerError, TrainerProcess
 from client.host.v1 import training_pb2 as pb
 from client.host.v1 import training_pb2_grpc
@@ -21,13 +23,40 @@ FIRST = "profile"
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True)
+class Answered:
+    """What was answered since the host started."""
+
+    last: str = ""
+    """As `train.pretrain`."""
+    last_ns: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
 class TrainingService(training_pb2_grpc.TrainingServicer):
     """Answers on a unix socket of this machine; who can open the socket is this user."""
 
     def __init__(
-        self, trainer: TrainerProcess, why_not: Callable[[], Awaitable[str]], copied: Callable[[], Awaitable[Path]], idle_s: float = IDLE_S
+        self,
+        trainer: TrainerProcess,
+        why_not: Callable[[], Awaitable[str]],
+        copied: Callable[[], Awaitable[Path]],
+        clock: Clock,
+        idle_s: float = IDLE_S,
     ) -> None:
-        self._trainer, self._why_not, self._copied, self._idle_s = trainer, why_not, copied, idle_s
+        """Serve.
+
+        Args:
+            trainer: the process that does the work.
+            why_not: says why the host must not train now, or nothing.
+            copied: makes a copy of the recordings, and says where.
+            clock: tells the time.
+            idle_s: so long after the last question the process ends.
+        """
+        self.why_not = why_not
+        self.answered = Answered()
+        self._trainer, self._copied, self._clock, self._idle_s = trainer, copied, clock, idle_s
         self._asking = asyncio.Lock()
         self._recordings: Path | None = None
         self._ending: asyncio.TimerHandle | None = None
@@ -54,7 +83,7 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
     async def _answered(self, kind: str, question: pb.Question, context: Any) -> pb.Answered:
         if self._asking.locked():
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "this host still answers the question before")
-        if reason := await self._why_not():
+        if reason := await self.why_not():
             _LOG.info("not asked to %s %s: %s", kind, question.action, reason)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this host does not train now: {reason}")
         async with self._asking:
@@ -75,11 +104,16 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
             self._recordings = await self._copied()
         question.node_config = json.dumps(json.loads(question.node_config) | {"recordings": str(self._recordings)})
         _LOG.info("asked to %s %s", kind, question.action)
+        received = question.content.ByteSize()
         try:
-            return await self._trainer.ask(kind, question)
+            answer = await self._trainer.ask(kind, question)
         finally:
             loop = asyncio.get_running_loop()
             self._ending = loop.call_later(self._idle_s, lambda: asyncio.ensure_future(self._end_if_idle()))
+        self.answered.last, self.answered.last_ns = f"{kind}.{question.action}", self._clock()
+        self.answered.bytes_received += received
+        self.answered.bytes_sent += answer.content.ByteSize()
+        return answer
 
     async def _end_if_idle(self) -> None:
         if not self._asking.locked():

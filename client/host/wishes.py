@@ -191,5 +191,17 @@ def _show(found: "HostStatus") -> None:
     console.print(
         f"store: {size}, {store.num_chunks:,} chunks, {store.num_labels:,} labels, {store.num_evicted:,} let go of", highlight=False
     )
+    if found.HasField("federation"):
+        console.print(f"federation: {_part_in_words(found)}", highlight=False, markup=False, soft_wrap=True)
     for alarm in found.alarms:
         console.print(f"alarm: {escape(alarm.text)}", style="yellow", soft_wrap=True)
+
+
+def _part_in_words(found: "HostStatus") -> str:
+    part = found.federation
+    said = ["its SuperNode runs" if part.is_supernode_running else "its SuperNode does not run, and is started again"]
+    if part.last_answered:
+        ago_s = (found.time_ns - part.last_answered_ns) / NS
+        said.append(f"answered {part.last_answered} {ago_s:.0f} s ago, {part.bytes_sent / 1e6:,.1f} MB sent since the host started")
+    said.append(f"would not train now: {part.why_not}" if part.why_not else "would train now")
+    return "; ".join(said)

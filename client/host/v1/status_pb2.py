@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63lient/host/v1/status.proto\x12\x0c\x63lmm.host.v1\"\x12\n\x10GetStatusRequest\":\n\x0eGetStatusReply\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.clmm.host.v1.HostStatus\"(\n\x12WatchStatusRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"<\n\x10WatchStatusReply\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.clmm.host.v1.HostStatus\"\xbd\x01\n\nHostStatus\x12\x0f\n\x07time_ns\x18\x01 \x01(\x10\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tis_paused\x18\x03 \x01(\x08\x12(\n\x05store\x18\x04 \x01(\x0b\x32\x19.clmm.host.v1.StoreStatus\x12+\n\x07streams\x18\x05 \x03(\x0b\x32\x1a.clmm.host.v1.StreamStatus\x12#\n\x06\x61larms\x18\x06 \x03(\x0b\x32\x13.clmm.host.v1.Alarm\"\x85\x01\n\x0bStoreStatus\x12\x14\n\x0cstored_bytes\x18\x01 \x01(\x04\x12\x11\n\tmax_bytes\x18\x02 \x01(\x04\x12\x10\n\x08max_days\x18\x03 \x01(\x01\x12\x12\n\nnum_chunks\x18\x04 \x01(\x04\x12\x12\n\nnum_labels\x18\x05 \x01(\x04\x12\x13\n\x0bnum_evicted\x18\x06 \x01(\x04\"\xd3\x02\n\x0cStreamStatus\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x11\n\trecording\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tplacement\x18\x04 \x01(\t\x12\x12\n\nmodalities\x18\x05 \x03(\t\x12\x14\n\x0cis_connected\x18\x06 \x01(\x08\x12\x13\n\x0bis_finished\x18\x07 \x01(\x08\x12\x14\n\x0clast_seen_ns\x18\x08 \x01(\x10\x12\x16\n\x0elast_sample_ns\x18\t \x01(\x10\x12\x12\n\nnominal_hz\x18\n \x01(\x01\x12\x13\n\x0bmeasured_hz\x18\x0b \x01(\x01\x12\x11\n\tjitter_ms\x18\x0c \x01(\x01\x12\x11\n\tgap_share\x18\r \x01(\x01\x12\x13\n\x0bnum_samples\x18\x0e \x01(\x04\x12\x16\n\x0enum_duplicates\x18\x0f \x01(\x04\x12\x13\n\x0bnum_refused\x18\x10 \x01(\x04\"^\n\x05\x41larm\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.clmm.host.v1.AlarmKind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x10\n\x08since_ns\x18\x04 \x01(\x10*i\n\tAlarmKind\x12\x1a\n\x16\x41LARM_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41LARM_KIND_SILENT\x10\x01\x12\x13\n\x0f\x41LARM_KIND_FULL\x10\x02\x12\x14\n\x10\x41LARM_KIND_CLOCK\x10\x03\x32\xa6\x01\n\x06Status\x12I\n\tGetStatus\x12\x1e.clmm.host.v1.GetStatusRequest\x1a\x1c.clmm.host.v1.GetStatusReply\x12Q\n\x0bWatchStatus\x12 .clmm.host.v1.WatchStatusRequest\x1a\x1e.clmm.host.v1.WatchStatusReply0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63lient/host/v1/status.proto\x12\x0c\x63lmm.host.v1\"\x12\n\x10GetStatusRequest\":\n\x0eGetStatusReply\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.clmm.host.v1.HostStatus\"(\n\x12WatchStatusRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"<\n\x10WatchStatusReply\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.clmm.host.v1.HostStatus\"\xf1\x01\n\nHostStatus\x12\x0f\n\x07time_ns\x18\x01 \x01(\x10\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tis_paused\x18\x03 \x01(\x08\x12(\n\x05store\x18\x04 \x01(\x0b\x32\x19.clmm.host.v1.StoreStatus\x12+\n\x07streams\x18\x05 \x03(\x0b\x32\x1a.clmm.host.v1.StreamStatus\x12#\n\x06\x61larms\x18\x06 \x03(\x0b\x32\x13.clmm.host.v1.Alarm\x12\x32\n\nfederation\x18\x07 \x01(\x0b\x32\x1e.clmm.host.v1.FederationStatus\"\x9e\x01\n\x10\x46\x65\x64\x65rationStatus\x12\x1c\n\x14is_supernode_running\x18\x01 \x01(\x08\x12\x0f\n\x07why_not\x18\x02 \x01(\t\x12\x15\n\rlast_answered\x18\x03 \x01(\t\x12\x18\n\x10last_answered_ns\x18\x04 \x01(\x10\x12\x16\n\x0e\x62ytes_received\x18\x05 \x01(\x04\x12\x12\n\nbytes_sent\x18\x06 \x01(\x04\"\x85\x01\n\x0bStoreStatus\x12\x14\n\x0cstored_bytes\x18\x01 \x01(\x04\x12\x11\n\tmax_bytes\x18\x02 \x01(\x04\x12\x10\n\x08max_days\x18\x03 \x01(\x01\x12\x12\n\nnum_chunks\x18\x04 \x01(\x04\x12\x12\n\nnum_labels\x18\x05 \x01(\x04\x12\x13\n\x0bnum_evicted\x18\x06 \x01(\x04\"\xd3\x02\n\x0cStreamStatus\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x11\n\trecording\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tplacement\x18\x04 \x01(\t\x12\x12\n\nmodalities\x18\x05 \x03(\t\x12\x14\n\x0cis_connected\x18\x06 \x01(\x08\x12\x13\n\x0bis_finished\x18\x07 \x01(\x08\x12\x14\n\x0clast_seen_ns\x18\x08 \x01(\x10\x12\x16\n\x0elast_sample_ns\x18\t \x01(\x10\x12\x12\n\nnominal_hz\x18\n \x01(\x01\x12\x13\n\x0bmeasured_hz\x18\x0b \x01(\x01\x12\x11\n\tjitter_ms\x18\x0c \x01(\x01\x12\x11\n\tgap_share\x18\r \x01(\x01\x12\x13\n\x0bnum_samples\x18\x0e \x01(\x04\x12\x16\n\x0enum_duplicates\x18\x0f \x01(\x04\x12\x13\n\x0bnum_refused\x18\x10 \x01(\x04\"^\n\x05\x41larm\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.clmm.host.v1.AlarmKind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x10\n\x08since_ns\x18\x04 \x01(\x10*i\n\tAlarmKind\x12\x1a\n\x16\x41LARM_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41LARM_KIND_SILENT\x10\x01\x12\x13\n\x0f\x41LARM_KIND_FULL\x10\x02\x12\x14\n\x10\x41LARM_KIND_CLOCK\x10\x03\x32\xa6\x01\n\x06Status\x12I\n\tGetStatus\x12\x1e.clmm.host.v1.GetStatusRequest\x1a\x1c.clmm.host.v1.GetStatusReply\x12Q\n\x0bWatchStatus\x12 .clmm.host.v1.WatchStatusRequest\x1a\x1e.clmm.host.v1.WatchStatusReply0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'client.host.v1.status_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALARMKIND']._serialized_start=995
-  _globals['_ALARMKIND']._serialized_end=1100
+  _globals['_ALARMKIND']._serialized_start=1208
+  _globals['_ALARMKIND']._serialized_end=1313
   _globals['_GETSTATUSREQUEST']._serialized_start=45
   _globals['_GETSTATUSREQUEST']._serialized_end=63
   _globals['_GETSTATUSREPLY']._serialized_start=65
@@ -42,13 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHSTATUSREPLY']._serialized_start=167
   _globals['_WATCHSTATUSREPLY']._serialized_end=227
   _globals['_HOSTSTATUS']._serialized_start=230
-  _globals['_HOSTSTATUS']._serialized_end=419
-  _globals['_STORESTATUS']._serialized_start=422
-  _globals['_STORESTATUS']._serialized_end=555
-  _globals['_STREAMSTATUS']._serialized_start=558
-  _globals['_STREAMSTATUS']._serialized_end=897
-  _globals['_ALARM']._serialized_start=899
-  _globals['_ALARM']._serialized_end=993
-  _globals['_STATUS']._serialized_start=1103
-  _globals['_STATUS']._serialized_end=1269
+  _globals['_HOSTSTATUS']._serialized_end=471
+  _globals['_FEDERATIONSTATUS']._serialized_start=474
+  _globals['_FEDERATIONSTATUS']._serialized_end=632
+  _globals['_STORESTATUS']._serialized_start=635
+  _globals['_STORESTATUS']._serialized_end=768
+  _globals['_STREAMSTATUS']._serialized_start=771
+  _globals['_STREAMSTATUS']._serialized_end=1110
+  _globals['_ALARM']._serialized_start=1112
+  _globals['_ALARM']._serialized_end=1206
+  _globals['_STATUS']._serialized_start=1316
+  _globals['_STATUS']._serialized_end=1482
 # @@protoc_insertion_point(module_scope)

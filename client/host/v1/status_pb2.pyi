@@ -41,20 +41,38 @@ class WatchStatusReply(_message.Message):
     def __init__(self, status: _Optional[_Union[HostStatus, _Mapping]] = ...) -> None: ...
 
 class HostStatus(_message.Message):
-    __slots__ = ("time_ns", "version", "is_paused", "store", "streams", "alarms")
+    __slots__ = ("time_ns", "version", "is_paused", "store", "streams", "alarms", "federation")
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IS_PAUSED_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
+    FEDERATION_FIELD_NUMBER: _ClassVar[int]
     time_ns: int
     version: str
     is_paused: bool
     store: StoreStatus
     streams: _containers.RepeatedCompositeFieldContainer[StreamStatus]
     alarms: _containers.RepeatedCompositeFieldContainer[Alarm]
-    def __init__(self, time_ns: _Optional[int] = ..., version: _Optional[str] = ..., is_paused: _Optional[bool] = ..., store: _Optional[_Union[StoreStatus, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[StreamStatus, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ...) -> None: ...
+    federation: FederationStatus
+    def __init__(self, time_ns: _Optional[int] = ..., version: _Optional[str] = ..., is_paused: _Optional[bool] = ..., store: _Optional[_Union[StoreStatus, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[StreamStatus, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., federation: _Optional[_Union[FederationStatus, _Mapping]] = ...) -> None: ...
+
+class FederationStatus(_message.Message):
+    __slots__ = ("is_supernode_running", "why_not", "last_answered", "last_answered_ns", "bytes_received", "bytes_sent")
+    IS_SUPERNODE_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    WHY_NOT_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWERED_NS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
+    is_supernode_running: bool
+    why_not: str
+    last_answered: str
+    last_answered_ns: int
+    bytes_received: int
+    bytes_sent: int
+    def __init__(self, is_supernode_running: _Optional[bool] = ..., why_not: _Optional[str] = ..., last_answered: _Optional[str] = ..., last_answered_ns: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ...) -> None: ...
 
 class StoreStatus(_message.Message):
     __slots__ = ("stored_bytes", "max_bytes", "max_days", "num_chunks", "num_labels", "num_evicted")

@@ -88,7 +88,7 @@ def serving(recordings: Path, idle_s: float = 60.0) -> Iterator[Daemon]:
     daemon = Daemon(folder / "host.sock", recordings, TrainerProcess(folder, folder / "trainer.log"))
 
     async def start() -> Any:
-        daemon.service = TrainingService(daemon.trainer, daemon.reason, daemon.copied, idle_s)
+        daemon.service = TrainingService(daemon.trainer, daemon.reason, daemon.copied, time.time_ns, idle_s)
         server = grpc.aio.server(options=OPTIONS)
         training_pb2_grpc.add_TrainingServicer_to_server(daemon.service, server)
         server.add_insecure_port(f"unix:{daemon.socket}")
