@@ -1,5 +1,6 @@
 """What is wrong with a federation's, a server's or a host's folder, in words, before Flower ends with a number."""
 
+import os
 import stat
 import tomllib
 from datetime import datetime
@@ -12,6 +13,8 @@ from deploy.federation_folder import FederationFolder
 from deploy.federation_record import FEDERATION, HOST, Federation, HostKey, HostRecord, read_federation, read_record, split_address
 from deploy.finding import Finding, date_findings, findings_of
 
+HOST_SOCKET = "CLMM_HOST_SOCKET"
+"""Environment variable that a host's daemon sets for the SuperNode it starts: recordings are in its store (`client.client_app`)."""
 SECRETS = ("ca.key", "server.key", "host.key")
 
 
@@ -140,7 +143,7 @@ def _check_node_config(folder: Path) -> list[Finding]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path}: expected this host's settings (TOML), cannot read them: {error}") from error
-    if "recordings" not in values or (recordings := folder / str(values["recordings"])).is_dir():
+    if os.environ.get(HOST_SOCKET) or "recordings" not in values or (recordings := folder / str(values["recordings"])).is_dir():
         return []
     return [Finding(f"{path}: recordings: expected a folder as in docs/data.md, found none at {recordings}: make it, or name another")]
 
