@@ -7,6 +7,7 @@ Apart from `client_app`, because Flower loads that also where nothing is trained
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from client.devices import NodeConfig, devices_of_host, local_data, shares_data
 from client.refusal import refusal
-from clmm_core.errors import ClmmError
+from clmm_core.errors import ClmmError, DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import ARRAYS, REPLY, TASK, from_json, to_json
 from clmm_core.federated.error_feedback import Residual
-from clmm_core.federated.messages import HostProfile, HostUpdate
+from clmm_core.federated.messages import HostProfile, HostReceipt, HostUpdate
 from clmm_core.training.cohort import train_cohort
 from clmm_core.training.evaluate import evaluate_cohort
 from clmm_core.training.outgoing import outgoing_update
@@ -28,6 +29,8 @@ from clmm_core.training.plane import project_on_plane, sum_moments
 from clmm_core.training.profile import profile_host, sum_channels
 from clmm_core.training.quality import measure_quality
 from clmm_core.training.tasks import (
+    MODEL,
+    DeliverTask,
     EvaluateTask,
     FinetuneTask,
     MomentsTask,
@@ -62,6 +65,8 @@ class HostContext(Protocol):
         ...
 
 
+MODELS = "models"
+"""Key of the node config, set by a host's daemon: the folder of the models it recognises with."""
 Work = Callable[[Any, Arrays], tuple[Any, Any]]
 """Makes a reply and the arrays beside it of a task and those that came with it."""
 
@@ -92,6 +97,7 @@ def _asked(message_type: str, context: HostContext) -> tuple[type, Work]:
         "evaluate.subjects": (EvaluateTask, partial(evaluate_cohort, device=DEVICE)),
         "query.moments": (MomentsTask, partial(sum_moments, device=DEVICE)),
         "query.plane": (PlaneTask, partial(project_on_plane, device=DEVICE)),
+        "query.model": (DeliverTask, _receiving(context)),
     }
     return questions[message_type]
 
@@ -99,7 +105,19 @@ def _asked(message_type: str, context: HostContext) -> tuple[type, Work]:
 def _profiling(context: HostContext) -> Work:
     def work(task: ProfileTask, _: Arrays) -> tuple[HostProfile, Arrays]:
         devices = devices_of_host(task.data, context.node_config)
-        return profile_host(task, devices, shares_data=shares_data(context.node_config)), {}
+        takes_model = MODELS in context.node_config
+        return profile_host(task, devices, shares_data=shares_data(context.node_config), takes_model=takes_model), {}
+
+    return work
+
+
+def _receiving(context: HostContext) -> Work:
+    def work(task: DeliverTask, arrays: Arrays) -> tuple[HostReceipt, Arrays]:
+        if MODELS not in context.node_config:
+            raise DeviceSkippedError("this host recognises nothing: it needs no model")
+        from client.training.received_model import receive  # noqa: PLC0415  it loads onnxruntime, on hosts that recognise
+
+        return receive(task, arrays[MODEL].tobytes(), Path(str(context.node_config[MODELS]))), {}
 
     return work
 

@@ -65,6 +65,12 @@ def plane(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("model")
+def model(message: Message, context: Context) -> Message:
+    """Take the run's exported model to recognise with."""
+    return _answer(message, context)
+
+
 def _answer(message: Message, context: Context) -> Message:
     message_type = message.metadata.message_type
     if socket := os.environ.get(HOST_SOCKET):

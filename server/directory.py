@@ -81,6 +81,11 @@ class Directory:
         """Whether every host can serve any device, as in a simulation."""
         return all(profile.shares_data for profile in self.profiles.values())
 
+    @property
+    def takers(self) -> tuple[int, ...]:
+        """Hosts that recognise with the run's model."""
+        return tuple(host for host, profile in self.profiles.items() if profile.takes_model)
+
     def left_out(self) -> list[str]:
         """Return what hosts could not use, and why, in the order of devices, then hosts that gave no profile."""
         left_out = sorted((each for profile in self.profiles.values() for each in profile.left_out), key=lambda each: each.device)

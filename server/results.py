@@ -19,6 +19,7 @@ from clmm_core.report.records import RoundRecord, RunInfo
 from clmm_core.report.run_folder import RunFolder, read_rounds
 from server.apart import Apart
 from server.checkpoint import FOLDER
+from server.delivery import deliver_model
 from server.federation import begin, run_federation
 from server.hosts import Hosts
 from server.resume import resumed
@@ -73,7 +74,9 @@ def train_and_write(
         folder.write_model(arrays)
         draw_report(folder)
     shutil.rmtree(folder.partial / FOLDER, ignore_errors=True)
-    return folder.finish()
+    finished = folder.finish()
+    deliver_model(run.directory, config.data, finished, say)
+    return finished
 
 
 def draw_report(folder: RunFolder) -> None:

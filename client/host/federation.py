@@ -12,6 +12,7 @@ import grpc
 
 from client.host.committer import Clock, StoreThread
 from client.host.machine_conditions import conditions_now
+from client.host.models import FOLDER
 from client.host.store import Store
 from client.host.supernode import Supernode
 from client.host.trainer_process import OPTIONS, TrainerProcess
@@ -77,6 +78,7 @@ async def taking_part(
         TrainerProcess(host_folder.absolute(), host_folder / "trainer.log"),
         lambda: _why_not(config.rules, store),
         _copies(host_folder, thread),
+        host_folder.absolute() / FOLDER,
         clock,
     )
     server = grpc.aio.server(options=OPTIONS)

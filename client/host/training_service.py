@@ -42,6 +42,7 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
         trainer: TrainerProcess,
         why_not: Callable[[], Awaitable[str]],
         copied: Callable[[], Awaitable[Path]],
+        models: Path,
         clock: Clock,
         idle_s: float = IDLE_S,
     ) -> None:
@@ -51,12 +52,13 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
             trainer: the process that does the work.
             why_not: says why the host must not train now, or nothing.
             copied: makes a copy of the recordings, and says where.
+            models: the folder of the models that this host recognises with.
             clock: tells the time.
             idle_s: so long after the last question the process ends.
         """
         self.why_not = why_not
         self.answered = Answered()
-        self._trainer, self._copied, self._clock, self._idle_s = trainer, copied, clock, idle_s
+        self._trainer, self._copied, self._models, self._clock, self._idle_s = trainer, copied, models, clock, idle_s
         self._asking = asyncio.Lock()
         self._recordings: Path | None = None
         self._ending: asyncio.TimerHandle | None = None
@@ -102,7 +104,8 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
             self._ending.cancel()
         if self._recordings is None or question.action == FIRST:
             self._recordings = await self._copied()
-        question.node_config = json.dumps(json.loads(question.node_config) | {"recordings": str(self._recordings)})
+        own = {"recordings": str(self._recordings), "models": str(self._models)}
+        question.node_config = json.dumps(json.loads(question.node_config) | own)
         _LOG.info("asked to %s %s", kind, question.action)
         received = question.content.ByteSize()
         try:

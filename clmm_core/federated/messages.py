@@ -56,6 +56,17 @@ class HostProfile:
     left_out: tuple[LeftOut, ...] = ()
     shares_data: bool = False
     """Whether it reads the run's data set like other hosts, and so can train any of its devices: a host of a simulation."""
+    takes_model: bool = False
+    """Whether it recognises with the run's model, and so is sent it at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostReceipt:
+    """Answer to `query.model`: what a host did with the exported model it was sent."""
+
+    is_installed: bool
+    why: str
+    """In words, in either case."""
 
 
 @dataclass(frozen=True, kw_only=True)

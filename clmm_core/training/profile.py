@@ -17,7 +17,7 @@ from clmm_core.models.encoder import with_differences
 from clmm_core.training.tasks import ProfileTask, SumsTask
 
 
-def profile_host(task: ProfileTask, devices: tuple[str, ...], *, shares_data: bool = False) -> HostProfile:
+def profile_host(task: ProfileTask, devices: tuple[str, ...], *, shares_data: bool = False, takes_model: bool = False) -> HostProfile:
     """Return the profile of each device this host serves; one whose recordings cannot be used is left out, with the reason."""
     dataset = open_dataset(task.data)
     profiles: list[DeviceProfile] = []
@@ -37,6 +37,7 @@ def profile_host(task: ProfileTask, devices: tuple[str, ...], *, shares_data: bo
         devices=tuple(profiles),
         left_out=tuple(left_out),
         shares_data=shares_data,
+        takes_model=takes_model,
     )
 
 

@@ -118,6 +118,18 @@ class EvaluateTask(ModelTask):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeliverTask:
+    """`query.model`: here is the exported model, recognise with it; its bytes are the array `MODEL`."""
+
+    data: DataConfig
+    golden: str
+    """JSON of its golden vectors."""
+
+
+MODEL = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MomentsTask(ModelTask):
     """`query.moments`: sums from which the server finds the plane to look at embeddings in."""
 

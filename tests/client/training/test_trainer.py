@@ -88,7 +88,9 @@ def serving(recordings: Path, idle_s: float = 60.0) -> Iterator[Daemon]:
     daemon = Daemon(folder / "host.sock", recordings, TrainerProcess(folder, folder / "trainer.log"))
 
     async def start() -> Any:
-        daemon.service = TrainingService(daemon.trainer, daemon.reason, daemon.copied, time.time_ns, idle_s)
+        daemon.service = TrainingService(
+            daemon.trainer, daemon.reason, daemon.copied, daemon.socket.parent / "models", time.time_ns, idle_s
+        )
         server = grpc.aio.server(options=OPTIONS)
         training_pb2_grpc.add_TrainingServicer_to_server(daemon.service, server)
         server.add_insecure_port(f"unix:{daemon.socket}")
@@ -141,7 +143,7 @@ def said(record: RecordDict) -> str:
 
 
 def test_it_answers_as_a_client_app_of_its_own_does(daemon: Daemon):
-    here = {"recordings": str(daemon.recordings)}
+    here = {"recordings": str(daemon.recordings), "models": str(daemon.socket.parent / "models")}
     directly = SimpleNamespace(node_config=here, state=RecordDict())
     through = context()
     for message_type, question in (("query.profile", PROFILE), ("train.pretrain", pretrain(bits=8))):
