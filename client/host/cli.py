@@ -2,13 +2,16 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from client.host import wishes
 from client.host.told import errors_told
-from clmm_core.errors import ConfigError
+from clmm_core.errors import ConfigError, ModelFileError
+
+if TYPE_CHECKING:
+    from client.host.models import Models
 
 app = typer.Typer(help="Keep a wearer's recordings on this machine (docs/host.md).", no_args_is_help=True)
 token = typer.Typer(help="Who may talk to a host: sensors give, viewers read, admins do all.", no_args_is_help=True)
@@ -52,6 +55,45 @@ def run(  # noqa: PLR0913  a parameter an option
         config = HostConfig(folder=folder, listen=listen, certificate=certificate, key=key, limits=limits, federation=part)
         address = listen.rpartition(":")[0]
         run_daemon(config, lambda port: typer.echo(f"listening on {address}:{port}, store in {folder}"))
+
+
+@app.command()
+def model(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model.onnx of `clmm export`, its golden vectors beside it.")
+    ] = None,
+    *,
+    folder: Folder,
+    back: Annotated[bool, typer.Option("--back", help="Recognise with the model before the current one again.")] = False,
+) -> None:
+    """Recognise with another model from now on, also in a daemon that runs; the one before is kept. Without either: say which it is."""
+    from client.host.models import FOLDER, Models  # noqa: PLC0415
+
+    with errors_told():
+        models = Models(folder / FOLDER)
+        if file is not None and back:
+            raise ConfigError("expected a model or --back, found both: choose one")
+        if file is not None:
+            install_verified(models, file)
+        elif back:
+            models.roll_back()
+        current = models.current()
+        typer.echo(f"recognises with {current}" if current is not None else f"{folder}: no model yet")
+
+
+def install_verified(models: "Models", file: Path) -> None:
+    """Install a model that is as it was exported and answers here as it should.
+
+    Raises:
+        ModelFileError: it is not; says what differs.
+    """
+    from clmm_core.recognise.golden import differences, golden_file, read_golden  # noqa: PLC0415  it loads onnxruntime
+    from clmm_core.recognise.onnx_model import OnnxModel  # noqa: PLC0415
+
+    opened, golden = OnnxModel.open(file), golden_file(file)
+    if found := differences(file.read_bytes(), opened, read_golden(golden)):
+        raise ModelFileError(f"{file}: expected the model of {golden}, found another: {'; '.join(found)}")
+    models.install(file.read_bytes(), golden.read_text(encoding="utf-8"))
 
 
 @token.command()

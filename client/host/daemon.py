@@ -22,6 +22,10 @@ from client.host.consent_service import ConsentService
 from client.host.federation import Federation, FederationConfig, taking_part
 from client.host.ingest_service import IngestService
 from client.host.labels_service import LabelsService
+from client.host.live import Live
+from client.host.models import FOLDER as MODELS
+from client.host.models import Models
+from client.host.recognition_service import RecognitionService
 from client.host.retention import Limits
 from client.host.status_service import StatusService
 from client.host.store import Store
@@ -33,6 +37,8 @@ from client.host.v1 import (
     ingest_pb2_grpc,
     labels_pb2,
     labels_pb2_grpc,
+    recognition_pb2,
+    recognition_pb2_grpc,
     status_pb2,
     status_pb2_grpc,
 )
@@ -51,6 +57,7 @@ SERVED = {
     "Labels": labels_pb2.DESCRIPTOR,
     "Status": status_pb2.DESCRIPTOR,
     "Consent": consent_pb2.DESCRIPTOR,
+    "Recognition": recognition_pb2.DESCRIPTOR,
 }
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -157,7 +164,8 @@ async def _listening(
     config: HostConfig, store: Store, thread: StoreThread, clock: Clock, federation: Federation | None
 ) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
     committer = Committer(store, thread, clock)
-    ingest = IngestService(store, thread, committer, clock)
+    live = Live(Models(config.folder / MODELS))
+    ingest = IngestService(store, thread, committer, clock, live)
     server = grpc.aio.server(interceptors=[Boundary(Tokens(config.folder))], options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     ingest_pb2_grpc.add_IngestServicer_to_server(ingest, server)
     labels_pb2_grpc.add_LabelsServicer_to_server(LabelsService(store, thread), server)
@@ -165,6 +173,7 @@ async def _listening(
     consent_pb2_grpc.add_ConsentServicer_to_server(
         ConsentService(store, thread, clock, federation.forget if federation is not None else _nothing), server
     )
+    recognition_pb2_grpc.add_RecognitionServicer_to_server(RecognitionService(live), server)
     names = [descriptor.services_by_name[name].full_name for name, descriptor in SERVED.items()]
     healths = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)

@@ -1,7 +1,7 @@
 """`Ingest`: takes sensors' samples, and answers what is on the disk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from client.host.chunk import MAX_SEQUENCE, chunk_of
+from client.host.chunk import MAX_SEQUENCE, Chunk, chunk_of
 from client.host.committer import Clock, Committer, StoreThread
 from client.host.header import Header, SensorStream, header_of
+from client.host.live import Live
 from client.host.schema import StoreFullError
 from client.host.store import Added, Arrival, LetGo, Store, Unusable
 from client.host.v1 import ingest_pb2 as pb
@@ -27,6 +28,9 @@ MAX_REFUSALS = 100
 NO_CONSENT = "expected samples of a time that the wearer wants kept, found one that is paused or deleted: let go of them"
 
 
+Recognise = Callable[[Header, SensorStream, Chunk], None]
+
+
 class ReplacedError(ClmmError):
     """The same sensor has connected again."""
 
@@ -34,8 +38,8 @@ class ReplacedError(ClmmError):
 class IngestService(ingest_pb2_grpc.IngestServicer):
     """Takes samples of any number of sensors at once."""
 
-    def __init__(self, store: Store, thread: StoreThread, committer: Committer, clock: Clock) -> None:
-        self._store, self._thread, self._committer, self._clock = store, thread, committer, clock
+    def __init__(self, store: Store, thread: StoreThread, committer: Committer, clock: Clock, live: Live) -> None:
+        self._store, self._thread, self._committer, self._clock, self._live = store, thread, committer, clock, live
         self.vitals: dict[int, Vitals] = {}
         """By the store's number of a stream that came since the host started."""
         self._sessions: dict[int, _Session] = {}
@@ -47,7 +51,7 @@ class IngestService(ingest_pb2_grpc.IngestServicer):
         """Take one sensor's chunks until it ends or is gone."""
         header = await _first_header(requests)
         streams = await self._thread.run(self._store.register, header, self._clock())
-        session = _Session(header, streams, self.vitals, self._clock)
+        session = _Session(header, streams, self.vitals, self._clock, self._recognise)
         await self._take_over(session)
         reader = asyncio.create_task(session.read(requests, self._committer))
         is_finished = False
@@ -71,6 +75,11 @@ class IngestService(ingest_pb2_grpc.IngestServicer):
             self._sessions[stream] = session
             self.vitals.setdefault(stream, Vitals(last_seen_ns=self._clock())).is_connected = True
         await self._committer.flushed()
+
+    def _recognise(self, header: Header, stream: SensorStream, chunk: Chunk) -> None:
+        """Let the model see samples before they are on the disk, unless the wearer paused the host."""
+        if not self._store.is_paused:
+            self._live.took(header, stream, chunk)
 
     def _leave(self, session: "_Session", *, is_finished: bool) -> None:
         for stream in session.streams.values():
@@ -106,8 +115,10 @@ async def _first_header(requests: AsyncIterator[pb.StreamRequest]) -> Header:
 class _Session:
     """One connection of a sensor."""
 
-    def __init__(self, header: Header, streams: Mapping[int, int], vitals: Mapping[int, Vitals], clock: Clock) -> None:
-        self.header, self.streams, self._clock = header, streams, clock
+    def __init__(
+        self, header: Header, streams: Mapping[int, int], vitals: Mapping[int, Vitals], clock: Clock, recognise: Recognise
+    ) -> None:
+        self.header, self.streams, self._clock, self._recognise = header, streams, clock, recognise
         self._vitals = vitals
         self._own = {number: (stream, _factors(stream)) for number, stream in ((each.number, each) for each in header.streams)}
         self._sensors_number = {stream: number for number, stream in streams.items()}
@@ -163,6 +174,7 @@ class _Session:
             self._changed.set()
             return arrivals
         vitals.arrived(chunk, message.sent_ns, now_ns)
+        self._recognise(self.header, self._own[message.stream][0], chunk)
         if vitals.clock_is_off() and not self._has_warned_of_clock:
             self._has_warned_of_clock = True
             self._reply.warnings.append(f"{self.header.where}: {vitals.clock_in_words()}")

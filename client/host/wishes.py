@@ -26,7 +26,7 @@ LISTEN = "127.0.0.1:50061"
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (status, pause, resume, delete, export, replay):
+    for command in (status, watch, pause, resume, delete, export, replay):
         app.command()(command)
 
 
@@ -52,6 +52,25 @@ def status(
         _show(found)
     if found.alarms:
         raise typer.Exit(EXIT_FAILED)
+
+
+def watch(
+    *,
+    target: Target = LISTEN,
+    token: Token,
+    authority: Authority = None,
+    subject: Annotated[str, typer.Option(help="Whose; else everybody's.")] = "",
+) -> None:
+    """Show what the host recognises, as it happens, until ended (Ctrl-C)."""
+    from client.host.calls import bearer, calling  # noqa: PLC0415
+    from client.host.v1 import recognition_pb2, recognition_pb2_grpc  # noqa: PLC0415
+
+    with errors_told(), calling(target, authority) as channel:
+        stub = recognition_pb2_grpc.RecognitionStub(channel)
+        for each in stub.WatchActivities(recognition_pb2.WatchActivitiesRequest(subject=subject), metadata=bearer(token)):
+            time = datetime.fromtimestamp(each.end_ns / NS)
+            lacks = "".join(f"  without {name}: {why}" for name, why in each.left_out.items())
+            typer.echo(f"{time:%H:%M:%S}  {each.subject}  {each.activity or 'not sure'}  {each.confidence:.0%}{lacks}")
 
 
 def pause(*, target: Target = LISTEN, token: Token, authority: Authority = None) -> None:

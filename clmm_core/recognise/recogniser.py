@@ -91,6 +91,11 @@ class Recogniser:
         """
         return cls(OnnxModel.open(Path(path)), hop_s=hop_s, smooth_s=smooth_s)
 
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """What `add` takes samples of."""
+        return tuple(self._units)
+
     def reset(self) -> None:
         """Forget all samples and answers, as after a clock was set or another person puts the sensors on."""
         self._streams = {name: StreamBuffer(name) for name in self._units}
