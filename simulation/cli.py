@@ -258,6 +258,22 @@ def reliability(
         run_reliability(asked, results, page, ["clmm", *sys.argv[1:]], typer.echo)
 
 
+@bench.command("host")
+def bench_host(
+    *,
+    rows: Annotated[str, typer.Option(help="Rows of docs/results/host.md, with commas between.")] = "H1,H2,H3,H5,H7,H8",
+    results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured.")] = Path("results"),
+    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the rows, between its marks.")] = None,
+) -> None:
+    """Load, cut off, kill, fuzz and empty a wearer's host: what it takes, loses and keeps; goes on where it was."""
+    with _errors_told():
+        try:
+            from simulation.bench.host import HostBench, run_host_bench  # noqa: PLC0415  it loads gRPC
+        except ImportError as error:
+            raise ConfigError(f"measuring a host needs {error.name}: pip install 'clmm[host]'") from error
+        run_host_bench(HostBench(rows=tuple(each.strip() for each in rows.split(","))), results, page, ["clmm", *sys.argv[1:]], typer.echo)
+
+
 @bench.command()
 def leakage(
     *,
