@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from client.host import wishes
+from client.host.labelling import label
 from client.host.told import errors_told
 from clmm_core.errors import ConfigError
 
 app = typer.Typer(help="Keep a wearer's recordings on this machine (docs/host.md).", no_args_is_help=True)
 token = typer.Typer(help="Who may talk to a host: sensors give, viewers read, admins do all.", no_args_is_help=True)
 app.add_typer(token, name="token")
+app.add_typer(label, name="label")
 wishes.add_to(app)
 
 Folder = Annotated[Path, typer.Option(help="The host's folder.")]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -106,15 +106,18 @@ class Committer:
         try:
             added = await self._thread.run(self._store.add, [arrival for arrival, _ in batch], self._clock())
         except StoreFullError as error:
-            self.full_since_ns = self.full_since_ns or self._clock()
-            self.full_reason = str(error)
-            for each in waiting.values():
-                each.failed(error)
+            self._refuse(error, waiting.values())
         except sqlite3.Error as error:
             logging.getLogger(__name__).exception("the store failed")
-            for each in waiting.values():
-                each.failed(StoreFullError(f"{self._store.path}: expected to write, could not: {error}; look at the host's log"))
+            reason = f"{self._store.path}: expected to write, could not: {error}: look at the host's log"
+            self._refuse(StoreFullError(reason), waiting.values())
         else:
             self.full_since_ns, self.full_reason = None, ""
             for number, each in waiting.items():
                 each.committed(added, counts[number])
+
+    def _refuse(self, error: StoreFullError, waiting: Iterable[Waiting]) -> None:
+        self.full_since_ns = self.full_since_ns or self._clock()
+        self.full_reason = str(error)
+        for each in waiting:
+            each.failed(error)
