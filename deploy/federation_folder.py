@@ -8,6 +8,7 @@
                     start-superlink, start-superexec
                     flwr/config.toml        FLWR_HOME of `flwr run`
       hosts/NAME/   host.json, ca.crt, host.key, node.toml, start-supernode      goes to that host alone
+                    ingest.crt, ingest.key  where its sensors reach it over the network
 
 Files with a secret have mode 0600, folders 0700. Each file is replaced in one piece, `federation.json` last: a command that was
 interrupted is simply given again.
@@ -22,6 +23,7 @@ from clmm_core.errors import ConfigError, DataError
 from clmm_core.files import replace_file
 from deploy import certificates, start_scripts
 from deploy.federation_record import (
+    EVERYWHERE,
     FEDERATION,
     HOST,
     Federation,
@@ -29,6 +31,7 @@ from deploy.federation_record import (
     HostRecord,
     RevokedKey,
     check_host_name,
+    described,
     local_address,
     read_federation,
 )
@@ -180,6 +183,30 @@ def renew(folder: FederationFolder, asked: Federation, now: datetime) -> list[st
             _write_host_files(folder, federation, host)
         done.append("the address changed: copy host.json and start-supernode to every host again")
     return done
+
+
+def certify(folder: FederationFolder, name: str, names: Sequence[str], now: datetime) -> list[str]:
+    """Issue a host a certificate of its own, by which its sensors know it: for `clmm host run`.
+
+    Args:
+        folder: the federation's, with its authority.
+        name: the host's.
+        names: DNS names and IP addresses that sensors call it by.
+        now: from when it counts.
+
+    Raises:
+        ConfigError: there is no such host, or a name that no certificate can hold.
+        DataError: the authority's key is not here.
+    """
+    _known(folder, name)
+    called = described(names[0], EVERYWHERE, names[1:]).names
+    authority = certificates.read_certificate(folder.authority / "ca.crt")
+    authority_key = certificates.read_private_key(folder.authority / "ca.key")
+    key, certificate = certificates.new_server_certificate(authority_key, authority, called, now)
+    replace_file(folder.host(name) / "ingest.key", key, SECRET)
+    replace_file(folder.host(name) / "ingest.crt", certificate, PUBLIC)
+    until = now + certificates.SERVER_LASTS
+    return [f"host {name}: a certificate for {', '.join(called)}, until {until:%Y-%m-%d}: {folder.host(name) / 'ingest.crt'}"]
 
 
 def write_server_files(server: Path, federation: Federation) -> None:

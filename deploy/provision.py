@@ -83,6 +83,19 @@ def renew(
         _tell(done, "", ("copy server/ to the SuperLink's machine again, and start the SuperLink again",))
 
 
+@app.command()
+def certify(
+    folder: Folder,
+    host: HostName,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="DNS names and IP addresses that its sensors call it by.")],
+) -> None:
+    """Issue a host a certificate for its sensors (`clmm host run --certificate`); again, before the old one ends."""
+    with _errors_told():
+        done = federation_folder.certify(FederationFolder(folder), host, names, _now())
+        place = FederationFolder(folder).host(host)
+        _tell(done, "", (f"copy ingest.crt and ingest.key of {place} to that host, and remove ingest.key here",))
+
+
 @app.command("register")
 def register_hosts(folder: Folder) -> None:
     """On the SuperLink's machine: tell it, while it runs, who may join and who may not any more."""

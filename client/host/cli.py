@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.host import wishes
+from client.host.labelling import label
 from client.host.told import errors_told
 from clmm_core.errors import ConfigError, ModelFileError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keep a wearer's recordings on this machine (docs/host.md).", no_args_is_help=True)
 token = typer.Typer(help="Who may talk to a host: sensors give, viewers read, admins do all.", no_args_is_help=True)
 app.add_typer(token, name="token")
+app.add_typer(label, name="label")
 wishes.add_to(app)
 
 Folder = Annotated[Path, typer.Option(help="The host's folder.")]
@@ -59,9 +61,7 @@ def run(  # noqa: PLR0913  a parameter an option
 
 @app.command()
 def model(
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="A model.onnx of `clmm export`, its golden vectors beside it.")
-    ] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A model of `clmm export`, with its golden vectors.")] = None,
     *,
     folder: Folder,
     back: Annotated[bool, typer.Option("--back", help="Recognise with the model before the current one again.")] = False,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -48,47 +48,55 @@ class StoreThread:
         self._executor.shutdown(wait=True)
 
 
+class _Batch:
+    """Arrivals of a moment."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[tuple[Arrival, Waiting]] = []
+        self.num_bytes = 0
+        self.is_done = asyncio.Event()
+
+
 class Committer:
     """Gathers arrivals, and writes those of a moment as one transaction."""
 
     def __init__(self, store: Store, thread: StoreThread, clock: Clock, gather_s: float = GATHER_S) -> None:
         self._store, self._thread, self._clock, self._gather_s = store, thread, clock, gather_s
-        self._pending: list[tuple[Arrival, Waiting]] = []
-        self._pending_bytes = 0
+        self._gathered = _Batch()
+        self._written: _Batch | None = None
         self._is_there, self._has_room = asyncio.Event(), asyncio.Event()
         self._has_room.set()
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
         self.full_since_ns: int | None = None
         """Since when the disk refuses; None where it takes what comes."""
         self.full_reason = ""
 
     async def put(self, arrivals: Sequence[Arrival], whose: Waiting) -> None:
-        """Take arrivals; waits while too many wait already."""
-        await self._has_room.wait()
+        """Take arrivals at once, and return when more may come."""
         for arrival in arrivals:
-            self._pending.append((arrival, whose))
-            self._pending_bytes += len(arrival.values) if isinstance(arrival, Chunk) else 0
+            self._gathered.arrivals.append((arrival, whose))
+            self._gathered.num_bytes += len(arrival.values) if isinstance(arrival, Chunk) else 0
         self._is_there.set()
-        self._is_idle.clear()
-        if self._pending_bytes > MAX_PENDING_BYTES:
+        if self._gathered.num_bytes > MAX_PENDING_BYTES:
             self._has_room.clear()
+        await self._has_room.wait()
 
     async def flushed(self) -> None:
-        """Wait until what was put before is on the disk, or refused."""
-        await self._is_idle.wait()
+        """Wait until what was put before, by anybody, is on the disk or refused."""
+        newest = self._gathered if self._gathered.arrivals else self._written
+        if newest is not None:
+            await newest.is_done.wait()
 
     async def run(self) -> None:
-        """Write until cancelled; what is pending then was never acknowledged."""
+        """Write until cancelled; what is gathered then was never acknowledged."""
         while True:
             await self._is_there.wait()
             await asyncio.sleep(self._gather_s)
-            batch, self._pending, self._pending_bytes = self._pending, [], 0
+            self._written, self._gathered = self._gathered, _Batch()
             self._is_there.clear()
             self._has_room.set()
-            await self._write(batch)
-            if not self._pending:
-                self._is_idle.set()
+            await self._write(self._written.arrivals)
+            self._written.is_done.set()
+            self._written = None
 
     async def _write(self, batch: list[tuple[Arrival, Waiting]]) -> None:
         counts: dict[int, int] = {}
@@ -98,15 +106,18 @@ class Committer:
         try:
             added = await self._thread.run(self._store.add, [arrival for arrival, _ in batch], self._clock())
         except StoreFullError as error:
-            self.full_since_ns = self.full_since_ns or self._clock()
-            self.full_reason = str(error)
-            for each in waiting.values():
-                each.failed(error)
+            self._refuse(error, waiting.values())
         except sqlite3.Error as error:
             logging.getLogger(__name__).exception("the store failed")
-            for each in waiting.values():
-                each.failed(StoreFullError(f"{self._store.path}: expected to write, could not: {error}; look at the host's log"))
+            reason = f"{self._store.path}: expected to write, could not: {error}: look at the host's log"
+            self._refuse(StoreFullError(reason), waiting.values())
         else:
             self.full_since_ns, self.full_reason = None, ""
             for number, each in waiting.items():
                 each.committed(added, counts[number])
+
+    def _refuse(self, error: StoreFullError, waiting: Iterable[Waiting]) -> None:
+        self.full_since_ns = self.full_since_ns or self._clock()
+        self.full_reason = str(error)
+        for each in waiting:
+            each.failed(error)

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import ipaddress
-import logging
 import os
 import signal
 import time
@@ -65,7 +64,7 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second daemon on the same port is an error, not half of the calls
     ("grpc.keepalive_time_ms", 20_000),  # a sensor out of reach ends its call; one that sleeps for longer comes again
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # sensors ask every 10 s whether their host is still there
 )
 
 
@@ -219,6 +218,3 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder}: expected no other daemon of this host, found one: end it, or choose another folder") from error
     finally:
         os.close(descriptor)
-
-
-logging.getLogger("grpc").addHandler(logging.NullHandler())

@@ -52,16 +52,18 @@ class IngestService(ingest_pb2_grpc.IngestServicer):
         header = await _first_header(requests)
         streams = await self._thread.run(self._store.register, header, self._clock())
         session = _Session(header, streams, self.vitals, self._clock, self._recognise)
-        await self._take_over(session)
-        reader = asyncio.create_task(session.read(requests, self._committer))
+        reader: asyncio.Task[None] | None = None
         is_finished = False
         try:
+            await self._take_over(session)
             yield session.greeting(await self._thread.run(self._next_sequences, streams))
+            reader = asyncio.create_task(session.read(requests, self._committer))
             async for reply in session.replies():
                 yield reply
             is_finished = True
         finally:
-            reader.cancel()
+            if reader is not None:
+                reader.cancel()
             self._leave(session, is_finished=is_finished)
 
     def _next_sequences(self, streams: Mapping[int, int]) -> dict[int, int]:
@@ -139,6 +141,8 @@ class _Session:
         """Take what the sensor sends until it ends."""
         try:
             async for request in requests:
+                if self._failure is not None:  # replaced by a newer connection, which was told what is on the disk
+                    return
                 if request.WhichOneof("kind") != "chunk":
                     raise DataError(f"{self.header.where}: expected a chunk, found {request.WhichOneof('kind') or 'an empty message'}")
                 arrivals = self._arrivals(request.chunk)

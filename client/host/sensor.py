@@ -77,6 +77,8 @@ class Sensor:
         self._something = asyncio.Event()
         self._last_answer_s = time.monotonic()
         self.num_disconnects = self.num_let_go = 0
+        self.trouble = ""
+        """Why the connection before ended."""
         self.refusals: deque[pb.Refusal] = deque(maxlen=MAX_REFUSALS)
         self.warnings: list[str] = []
         self.clock_ahead_ns: int | None = None
@@ -130,9 +132,10 @@ class Sensor:
 
     def _check_worth_another_try(self, error: grpc.aio.AioRpcError) -> None:
         self.num_disconnects += 1
+        self.trouble = f"host at {self._target}: {error.code().name}: {error.details()}"
         silent_s = time.monotonic() - self._last_answer_s
         if error.code() in FINAL or silent_s > self._patience.give_up_s:
-            raise HostCallError(f"host at {self._target}: {error.code().name}: {error.details()}") from error
+            raise HostCallError(self.trouble) from error
 
     async def _connection(self) -> None:
         """Send over one connection; return when all is done, raise `AioRpcError` when the connection ends before."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from client.host.chunk import Chunk
 from client.host.header import Channel, Header, SensorStream
 from client.host.retention import Limits, make_room
-from client.host.schema import FILE, full_disk_told, open_store, transaction, used_bytes
+from client.host.schema import FILE, StoreFullError, full_disk_told, open_store, transaction, used_bytes
 from client.host.spans import Spans
 from clmm_core.errors import ClmmError
 
@@ -104,7 +104,8 @@ class Store:
         self.reload()
 
     def reload(self) -> None:
-        """Read again what times are withheld, after they were changed."""
+        """Read again what times are withheld and how many chunks there are, after either was changed."""
+        self.num_chunks = int(self.connection.execute("SELECT COUNT(*) FROM chunks").fetchone()[0])
         rows = self.connection.execute("SELECT subject, start_ns, end_ns FROM withheld").fetchall()
         self.is_paused = any(end is None for _, _, end in rows)
         self._withheld: dict[str, Spans] = {}
@@ -171,22 +172,32 @@ class Store:
         progress = {stream: self._of(stream).copy() for stream in {each.stream for each in arrivals}}
         for arrival in arrivals:
             self._take(arrival, progress[arrival.stream], added)
+        try:
+            self._write(added.kept, progress, now_ns)
+        except StoreFullError:
+            self.reload()  # some may have been let go of before there was no room
+            raise
+        self.num_chunks += len(added.kept)
+        self._progress.update(progress)
+        added.next_sequence = {stream: each.next_sequence for stream, each in progress.items()}
+        return added
+
+    def _write(self, kept: Sequence[Chunk], progress: Mapping[int, _Progress], now_ns: int) -> None:
+        needed = sum(len(chunk.values) + len(chunk.offsets) + OVERHEAD_BYTES for chunk in kept)
         with full_disk_told(self.path):
-            needed = sum(len(chunk.values) + len(chunk.offsets) + OVERHEAD_BYTES for chunk in added.kept)
-            self.num_evicted += make_room(self.connection, self.limits, needed, now_ns)
+            num_gone = make_room(self.connection, self.limits, needed, now_ns)
+            self.num_evicted += num_gone
+            self.num_chunks -= num_gone
             with transaction(self.connection):
                 self.connection.executemany(
                     "INSERT OR IGNORE INTO chunks (stream, sequence, t0_ns, end_ns, received_ns, offsets, samples) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(c.stream, c.sequence, c.t0_ns, c.end_ns, now_ns, c.offsets, c.values) for c in added.kept],
+                    [(c.stream, c.sequence, c.t0_ns, c.end_ns, now_ns, c.offsets, c.values) for c in kept],
                 )
                 self.connection.executemany(
                     "UPDATE streams SET next_sequence = ?, last_seen_ns = ? WHERE id = ?",
                     [(each.next_sequence, now_ns, stream) for stream, each in progress.items()],
                 )
-        self._progress.update(progress)
-        added.next_sequence = {stream: each.next_sequence for stream, each in progress.items()}
-        return added
 
     def _take(self, arrival: Arrival, progress: _Progress, added: Added) -> None:
         if isinstance(arrival, LetGo):
@@ -229,9 +240,8 @@ class Store:
 
     def counts(self) -> tuple[int, int, int]:
         """Return used bytes, chunks and labels that nobody corrected."""
-        chunks = self.connection.execute("SELECT COUNT(*) FROM chunks").fetchone()[0]
         labels = self.connection.execute("SELECT COUNT(*) FROM labels WHERE corrected_by IS NULL").fetchone()[0]
-        return used_bytes(self.connection), int(chunks), int(labels)
+        return used_bytes(self.connection), self.num_chunks, int(labels)
 
     def close(self) -> None:
         """Let go of the file; nothing is lost by not doing so."""

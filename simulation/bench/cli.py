@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clmm_core.errors import ConfigError
 from simulation.command_line import Settings, errors_told, short_path
 
 app = typer.Typer(help="Measure how quick it is on this machine.", no_args_is_help=True)
@@ -63,6 +64,22 @@ def bench_export(
 
     with errors_told():
         run_export_bench(runs, page, shlex.join(["clmm", *(without_folders(each) for each in sys.argv[1:])]), typer.echo)
+
+
+@app.command("host")
+def bench_host(
+    *,
+    rows: Annotated[str, typer.Option(help="Rows of docs/results/host.md, with commas between.")] = "H1,H2,H3,H5,H7,H8",
+    results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured.")] = Path("results"),
+    page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the rows, between its marks.")] = None,
+) -> None:
+    """Load, cut off, kill, fuzz and empty a wearer's host: what it takes, loses and keeps; goes on where it was."""
+    with errors_told():
+        try:
+            from simulation.bench.host import HostBench, run_host_bench  # noqa: PLC0415  it loads gRPC
+        except ImportError as error:
+            raise ConfigError(f"measuring a host needs {error.name}: pip install 'clmm[host]'") from error
+        run_host_bench(HostBench(rows=tuple(each.strip() for each in rows.split(","))), results, page, ["clmm", *sys.argv[1:]], typer.echo)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 PIECE_BYTES = 65_536
+END_S = 2.0
 
 
 class Wire:
@@ -14,6 +15,7 @@ class Wire:
         self.port = port
         """Where the host listens."""
         self.listens_on = 0
+        self.carrying: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> int:
@@ -26,6 +28,9 @@ class Wire:
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection until either side or the wire ends it."""
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self.carrying.add(task)
         try:
             try:
                 to_host, host = await asyncio.open_connection("127.0.0.1", self.port)
@@ -39,6 +44,7 @@ class Wire:
                 self._writers.discard(host)
                 host.transport.abort()
         finally:
+            self.carrying.discard(task)
             self._writers.discard(writer)
             writer.transport.abort()
 
@@ -62,6 +68,5 @@ async def wire_to(port: int) -> AsyncIterator[Wire]:
     finally:
         server.close()
         wire.cut()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await server.wait_closed()
+        if wire.carrying:
+            await asyncio.wait(wire.carrying, timeout=END_S)

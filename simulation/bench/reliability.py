@@ -31,6 +31,7 @@ from simulation.bench.failing import FailingHosts
 from simulation.bench.hostile import LABEL_FLIP, SETTINGS, SHARES, Attacked, attacked_run
 from simulation.bench.kept import Kept
 from simulation.bench.measure import code
+from simulation.bench.row import one_row
 from simulation.marks import check_marks, replace_between_marks
 from simulation.overrides import find_app, read_app_config
 from simulation.study.command import without_folders
@@ -171,16 +172,11 @@ def gate_ms() -> float:
     return 1000 * median(times)
 
 
-def _row(row: str, measure: str, reach: str, found: str, *, is_reached: bool) -> str:
-    head = "| id | measure | to reach | found | |\n|---|---|---|---|---|\n"
-    return f"{head}| {row} | {measure} | {reach} | {found} | {'reached' if is_reached else '**not reached**'} |"
-
-
 def killed_in_words(runs: Sequence[KilledRun]) -> str:
     """Return R1's row."""
     num_equal, most = sum(run.is_equal for run in runs), max(run.num_repeated for run in runs)
     rounds = ", ".join(str(run.killed_after) for run in runs)
-    return _row(
+    return one_row(
         "R1",
         "all processes of a run of 20 rounds killed at a random moment (`kill -9`), then `clmm run --resume`",
         f"{NUM_KILLED_RUNS} of {NUM_KILLED_RUNS} finish with the bits of the uninterrupted run, at most 1 round repeated",
@@ -191,7 +187,7 @@ def killed_in_words(runs: Sequence[KilledRun]) -> str:
 
 def writers_in_words(writers: KilledWriters) -> str:
     """Return R2's row."""
-    return _row(
+    return one_row(
         "R2",
         "a writer of checkpoints (4 MB each, one after the other) killed at a random moment; a full disk: `tests/server/test_resume.py`",
         f"{NUM_KILLED_WRITERS} of {NUM_KILLED_WRITERS} loadable, nothing half written",
@@ -203,7 +199,7 @@ def writers_in_words(writers: KilledWriters) -> str:
 def dying_in_words(pairs: Sequence[tuple[Accuracy, Accuracy]]) -> str:
     """Return R4's row about what is learned."""
     before, after = (fmean(pair[i].macro_f1 for pair in pairs) for i in (0, 1))
-    return _row(
+    return one_row(
         "R4",
         "30 % of devices die in each round, one is always too late (HAPT, 21 devices with 30 labels each, 15 rounds)",
         "at most 2 points of macro-F1 lost",
@@ -214,7 +210,7 @@ def dying_in_words(pairs: Sequence[tuple[Accuracy, Accuracy]]) -> str:
 
 def gate_in_words(milliseconds: float) -> str:
     """Return R6's row."""
-    return _row(
+    return one_row(
         "R6",
         f"the gate's processor time, {GATE_UPDATES} updates x {GATE_PARAMETERS:,} parameters, clipping on",
         "at most 5 ms",

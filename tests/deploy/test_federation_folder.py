@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from clmm_core.errors import ConfigError, DataError
-from deploy.certificates import names_in, read_certificate
+from deploy.certificates import is_signed_by, names_in, read_certificate, read_private_key
 from deploy.check import check_folder
-from deploy.federation_folder import FederationFolder, add, create, renew, revoke, rotate
+from deploy.federation_folder import FederationFolder, add, certify, create, renew, revoke, rotate
 from deploy.federation_record import described
 
 SECRETS = {"ca/ca.key", "server/server.key", "server/flwr/config.toml", "hosts/ward-1/host.key", "hosts/ward-2/host.key"}
@@ -164,3 +164,27 @@ def test_a_new_address_reaches_every_hosts_folder(federation: FederationFolder, 
 def test_a_key_that_was_moved_to_its_host_is_not_missed(federation: FederationFolder, now: datetime):
     (federation.host("ward-1") / "host.key").unlink()
     assert fatal(federation, now) == []
+
+
+def test_a_host_gets_a_certificate_that_its_sensors_know_it_by(federation: FederationFolder, now: datetime):
+    before = content(federation)
+    (said,) = certify(federation, "ward-1", ["hub.local", "10.0.0.7"], now)
+    assert said.startswith("host ward-1: a certificate for hub.local, 10.0.0.7, localhost, ")
+    path = federation.host("ward-1") / "ingest.crt"
+    certificate = read_certificate(path)
+    assert {"hub.local", "10.0.0.7", "127.0.0.1"} <= set(names_in(certificate))
+    assert is_signed_by(certificate, read_certificate(federation.authority / "ca.crt"))
+    key = federation.host("ward-1") / "ingest.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert read_private_key(key).public_key() == certificate.public_key()
+    after = content(federation)
+    assert {name: after[name] for name in before} == before, "nothing else changed"
+    assert fatal(federation, now) == []
+
+
+@pytest.mark.parametrize(("host", "names"), [("nobody", ["hub.local"]), ("ward-1", ["https://hub"]), ("ward-1", ["hub", "a b"])])
+def test_a_host_or_name_that_cannot_be_gets_none(federation: FederationFolder, now: datetime, host: str, names: list[str]):
+    before = content(federation)
+    with pytest.raises(ConfigError):
+        certify(federation, host, names, now)
+    assert content(federation) == before

@@ -31,6 +31,7 @@ def test_a_federation_is_made_changed_shown_and_checked(tmp_path: Path):
     assert run("add", folder, "hall")[0] == 0
     assert "in place of SHA256:" in run("rotate", folder, "hall")[1]
     assert "may not join any more" in run("revoke", folder, "bedroom")[1]
+    assert "host kitchen: a certificate for kitchen.local, " in run("certify", folder, "kitchen", "kitchen.local")[1]
     assert "until" in run("renew", folder, "--also", "10.0.0.5")[1]
     code, out, _ = run("show", folder)
     assert code == 0

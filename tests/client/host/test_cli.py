@@ -62,6 +62,28 @@ def test_recordings_go_in_are_seen_come_out_and_are_deleted(host, tmp_path):
     assert (code, "paused or deleted" in said) == (1, True), "what is deleted stays so"
 
 
+def test_labels_are_given_seen_corrected_and_taken_back(host):
+    _, target, admin = host
+    where = ("--target", target)
+    assert run("replay", "spar", "--subject", "5", "--speed", "1000", "--no-labels", *where, **admin)[0] == 0
+    whose = ("--subject", "5", "--recording", "ABD-left")
+    code, said, _ = run("label", "add", "lift", *whose, "--last-s", "60", *where, **admin)
+    number, place, _, activity = said.strip().split("\t")
+    assert (code, place, activity) == (0, "5, ABD-left", "lift")
+    span = ("--from", "2026-01-01T10:00:00", "--to", "2026-01-01T10:01:00")
+    said = run("label", "add", "rest", *whose, *span, *where, **admin)[1]
+    assert "\t2026-01-01 10:00:00 to 10:01:00\trest" in said
+    corrected = run("label", "correct", number, "raise", *where, **admin)[1].split("\t")[0]
+    assert [line.split("\t")[3] for line in run("label", "list", *where, **admin)[1].splitlines()] == ["rest", "raise"]
+    every = run("label", "list", "--corrected", *whose, *where, **admin)[1]
+    assert f"lift\tcorrected by {corrected}\n" in every
+    assert run("label", "delete", corrected, *where, **admin)[:2] == (0, f"deleted {corrected}\n")
+    assert [line.split("\t")[3] for line in run("label", "list", "--corrected", *where, **admin)[1].splitlines()] == ["rest"]
+    code, _, said = run("label", "add", "x", *whose, *where, **admin)
+    assert (code, said) == (1, "expected either --last-s, or --from and --to: say when it was done\n")
+    assert "NOT_FOUND" in run("label", "delete", "nothing", *where, **admin)[2]
+
+
 def test_pause_and_resume(host):
     _, target, admin = host
     assert run("pause", "--target", target, **admin)[:2] == (0, "paused: nothing is kept\n")

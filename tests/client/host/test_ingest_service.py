@@ -210,3 +210,25 @@ def test_a_full_disk_ends_the_call_and_what_was_acknowledged_stays(on_host, kept
 
     assert last_acks(on_host(scenario)) == {1: 2}
     assert kept() == [chunk(1, number) for number in range(2)]
+
+
+def test_a_sensor_gets_in_beside_one_that_sends_without_a_pause(on_host, header_message, chunk):
+    async def scenario(host, channel):
+        busy = ingest_pb2_grpc.IngestStub(channel).Stream(metadata=host.as_(Role.SENSOR), timeout=20)
+        await busy.write(pb.StreamRequest(header=header_message()))
+        await busy.read()
+
+        async def send_on() -> None:
+            for number in range(100_000):
+                await busy.write(sent(chunk(1, number % 50), sequence=number))
+
+        sending = asyncio.create_task(send_on())
+        await asyncio.sleep(0.3)
+        other = [pb.StreamRequest(header=header_message("gyroscope", device="phone")), sent(chunk(1, 0))]
+        replies = await asyncio.wait_for(send(host, channel, other), 3)
+        assert not sending.done()
+        sending.cancel()
+        busy.cancel()
+        return replies
+
+    assert last_acks(on_host(scenario)) == {1: 1}

@@ -30,6 +30,7 @@ def fill(store: Store, chunk: Callable[..., Chunk], stream: int, numbers: range)
     for first in range(numbers.start, numbers.stop, 64):
         store.add([chunk(stream, number, COUNT) for number in range(first, min(first + 64, numbers.stop))], NOW)
         assert used_bytes(store.connection) <= store.limits.max_bytes
+    assert store.counts()[1] == len(sequences(store))
 
 
 def test_the_oldest_go_first_and_the_bound_holds(small, header, chunk):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from client.host.calls import HostCallError
+from client.host.daemon import HostConfig, serving
 from client.host.sensor import Patience, Sensor
-from client.host.tokens import Role
+from client.host.tokens import Role, add_token
 from clmm_core.errors import ConfigError
 from simulation.bench.cut_connection import wire_to
 
@@ -109,3 +110,21 @@ def test_without_a_host_it_tries_until_its_patience_ends(header_message):
 def test_patience_that_cannot_be_is_refused(changes):
     with pytest.raises(ConfigError, match="expected waits above 0 s"):
         Patience(**changes)
+
+
+@pytest.mark.long
+def test_a_sensor_that_has_nothing_to_say_stays_connected(tmp_path, header_message):
+    """Its pings every 10 s are no attack: gRPC's servers end such connections unless told otherwise, after two minutes."""
+
+    async def scenario():
+        folder = tmp_path / "host"
+        token = add_token(folder, "watch", Role.SENSOR)
+        async with serving(HostConfig(folder=folder, listen="127.0.0.1:0"), time.time_ns) as (port, _):
+            sensor = Sensor(f"127.0.0.1:{port}", token, header_message())
+            sending = asyncio.create_task(sensor.run())
+            await asyncio.sleep(150)
+            sensor.finish()
+            await asyncio.wait_for(sending, 10)
+            return sensor.num_disconnects
+
+    assert asyncio.run(scenario()) == 0

@@ -1,0 +1,217 @@
+"""`clmm bench host`: the rows of docs/results/host.md, each kept as it ends."""
+
+import os
+import platform
+import shlex
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import grpc
+
+from clmm_core.errors import ConfigError
+from simulation.bench.command import KEPT
+from simulation.bench.host_fuzz import Fuzzed, FuzzedTables, fuzz, fuzz_tables
+from simulation.bench.host_ingest import Idle, Ingest, idle, ingest
+from simulation.bench.host_losses import Late, Losses, Silent, cut, killed, late, silent
+from simulation.bench.host_refusals import Deleted, FullDisk, Gigabyte, WrongTokens, deleted, full_disk, gigabyte, wrong_tokens
+from simulation.bench.kept import Kept
+from simulation.bench.measure import code
+from simulation.bench.processes import check_can_be_watched
+from simulation.bench.row import one_row
+from simulation.marks import check_marks, replace_between_marks
+from simulation.study.command import without_folders
+
+ROWS = ("H1", "H2", "H3", "H5", "H7", "H8")
+"""Those that this command measures so far."""
+MARK = "bench host"
+TURNS = 5
+LEAST_SAMPLES_A_CPU_SECOND = 100_000
+NUM_CUTS, NUM_KILLS = 20, 10
+LONGEST_SILENCE_S = 5.0
+MOST_IDLE_BYTES = 150_000_000
+NUM_FUZZED = 20_000
+MB = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostBench:
+    """What is asked for.
+
+    Raises:
+        ConfigError: rows that this command does not measure.
+    """
+
+    rows: tuple[str, ...] = ROWS
+
+    def __post_init__(self) -> None:
+        if strangers := sorted(set(self.rows) - set(ROWS)):
+            raise ConfigError(f"--rows: expected some of {', '.join(ROWS)}, found {', '.join(strangers)}")
+
+
+def run_host_bench(asked: HostBench, results: Path, page: Path | None, command: Sequence[str], say: Callable[[str], None]) -> None:
+    """Measure what `results/bench` does not have of this code, and say the rows, or write them into a page.
+
+    Raises:
+        ClmmError: it cannot be measured here, or the page cannot be used.
+    """
+    check_can_be_watched()
+    if page is not None:
+        check_marks(page, MARK)
+    kept = Kept(results.absolute() / KEPT / code(), say)
+    said = shlex.join(without_folders(argument) for argument in command)
+    done: list[str] = []
+    for name in asked.rows:
+        done += rows_of(name, kept)
+        if page is not None:
+            replace_between_marks(page, MARK, f"{_how(said, kept)}\n\n" + "\n\n".join(done) + "\n")
+    say(f"wrote {page}" if page is not None else "\n\n".join(done))
+
+
+def _how(said: str, kept: Kept) -> str:
+    busy = kept.get("host-load", float, lambda: os.getloadavg()[1])
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    versions = f"python {platform.python_version()}, grpcio {grpc.__version__}, SQLite {sqlite3.sqlite_version}"
+    return f"Measured by `{said}` on {machine} with other work on them (load {busy:.1f}), {versions}; code {code()}."
+
+
+def rows_of(name: str, kept: Kept) -> Iterator[str]:
+    """Yield the tables of a row, measured where that was not done."""
+    if name == "H1":
+        yield ingest_in_words([kept.get(f"h1-{turn}", Ingest, ingest) for turn in range(TURNS)])
+    elif name == "H2":
+        yield losses_in_words(kept.get("h2-cut", Losses, lambda: cut(NUM_CUTS)), kept.get("h2-killed", Losses, lambda: killed(NUM_KILLS)))
+    elif name == "H3":
+        yield late_in_words(kept.get("h3-late", Late, late), kept.get("h3-silent", Silent, silent))
+    elif name == "H5":
+        yield idle_in_words(kept.get("h5", Idle, idle))
+    elif name == "H7":
+        yield fuzzed_in_words(kept.get("h7-fuzz", Fuzzed, fuzz), kept.get("h7-tables", FuzzedTables, fuzz_tables))
+        yield refusals_in_words(
+            kept.get("h7-gigabyte", Gigabyte, gigabyte),
+            kept.get("h7-disk", FullDisk, full_disk),
+            kept.get("h7-tokens", WrongTokens, wrong_tokens),
+        )
+    else:
+        yield deleted_in_words(kept.get("h8", Deleted, deleted))
+
+
+def ingest_in_words(turns: Sequence[Ingest]) -> str:
+    """Return H1's row."""
+    rates = sorted(each.num_samples / each.host_cpu_s for each in turns)
+    one = turns[0]
+    both = median(each.num_samples / (each.host_cpu_s + each.sensor_cpu_s) for each in turns)
+    wall = median(each.num_samples / each.wall_s for each in turns)
+    found = (
+        f"{median(rates):,.0f} (median of {len(turns)}, {rates[0]:,.0f} to {rates[-1]:,.0f}); {both:,.0f} with the sensor's processor "
+        f"time; {wall:,.0f} a second of the clock; {one.stored_bytes / one.num_samples:.0f} bytes a sample on the disk; the daemon held "
+        f"at most {max(each.peak_bytes for each in turns) / MB:.0f} MB"
+    )
+    return one_row(
+        "H1",
+        f"ingest of {one.num_samples:,} samples (25 of 9 channels a chunk) over one connection into the store, on the disk before it is "
+        "acknowledged; a sample is all channels at one time; counted is the daemon's process, user and system, all threads",
+        f"at least {LEAST_SAMPLES_A_CPU_SECOND:,} samples a CPU-second",
+        found,
+        is_reached=median(rates) >= LEAST_SAMPLES_A_CPU_SECOND,
+    )
+
+
+def losses_in_words(cuts: Losses, kills: Losses) -> str:
+    """Return H2's row."""
+    found = "; ".join(
+        f"{each.num_lost} lost and {each.num_twice} twice of {each.num_samples:,} through {each.num_broken} {what}"
+        for each, what in ((cuts, "disconnects"), (kills, "kills"))
+    )
+    is_enough = cuts.num_broken >= NUM_CUTS and kills.num_broken >= NUM_KILLS
+    return one_row(
+        "H2",
+        f"{NUM_CUTS} disconnects without a word, and `kill -9` of the daemon {NUM_KILLS} times, at drawn moments while a sensor sends 500 "
+        "chunks a second; then every sample that it gave is looked for in the store by its bytes",
+        "0 acknowledged samples lost, 0 duplicated",
+        found + ("" if cuts.is_whole and kills.is_whole else "; SQLite finds the store damaged"),
+        is_reached=is_enough and all(each.num_lost == each.num_twice == 0 and each.is_whole for each in (cuts, kills)),
+    )
+
+
+def late_in_words(found_late: Late, found_silent: Silent) -> str:
+    """Return H3's row."""
+    slowest = max(found_silent.seconds)
+    found = (
+        f"{found_late.num_misplaced} of {found_late.num_samples:,} misplaced, {found_late.num_counted_twice} counted twice of "
+        f"{found_late.num_sent:,} sent; alarm after {min(found_silent.seconds):.1f} to {slowest:.1f} s ({len(found_silent.seconds)} times)"
+    )
+    return one_row(
+        "H3",
+        "chunks up to 15 s late, out of order, each sent twice; a sensor that sends every half second goes silent",
+        f"placed right, counted once; alarm in the status in at most {LONGEST_SILENCE_S:g} s",
+        found,
+        is_reached=not (found_late.num_misplaced or found_late.num_counted_twice) and slowest <= LONGEST_SILENCE_S,
+    )
+
+
+def idle_in_words(found: Idle) -> str:
+    """Return H5's row, the part without a model."""
+    return one_row(
+        "H5",
+        "memory of the daemon while nobody talks to it (recognising and training: not built yet)",
+        f"at most {MOST_IDLE_BYTES / MB:.0f} MB",
+        f"{found.resident_bytes / MB:.0f} MB, at most {found.peak_bytes / MB:.0f} MB since its start",
+        is_reached=found.peak_bytes <= MOST_IDLE_BYTES,
+    )
+
+
+def fuzzed_in_words(messages: Fuzzed, tables: FuzzedTables) -> str:
+    """Return H7's row about drawn inputs."""
+    answers = ", ".join(f"{count:,} {code}" for code, count in sorted(messages.answers.items(), key=lambda item: -item[1]))
+    found = (
+        f"{messages.num_crashes} crashes in {messages.num_inputs:,} calls ({answers}), {messages.num_witnesses_lost} samples of before "
+        f"lost, store {'whole' if messages.is_whole else 'DAMAGED'}, at most {messages.peak_bytes / MB:.0f} MB; {tables.num_crashes} in "
+        f"{tables.num_inputs:,} tables ({tables.num_read:,} read, {tables.num_refused:,} refused)"
+    )
+    is_fine = messages.is_whole and not (messages.num_crashes or messages.num_witnesses_lost or tables.num_crashes)
+    return one_row(
+        "H7",
+        "calls of every method with messages drawn by hypothesis (bytes, fields of any value, real chunks with bytes changed; a crash is "
+        "also a status of UNKNOWN, INTERNAL, UNAVAILABLE or a time-out); CSV tables likewise, into the folder loader",
+        f"at least {NUM_FUZZED:,} inputs, 0 crashes, clear refusals, store intact",
+        found,
+        is_reached=is_fine and messages.num_inputs >= NUM_FUZZED,
+    )
+
+
+def refusals_in_words(big: Gigabyte, disk: FullDisk, tokens: WrongTokens) -> str:
+    """Return H7's row about hostile and unlucky circumstances."""
+    found = (
+        f"1 GB: {big.code} after {big.grown_bytes / MB:.0f} MB more memory, {big.num_lost} samples lost; full disk: "
+        f"{disk.said.partition(': ')[2].partition(':')[0]} after {disk.num_acknowledged_when_full:,} chunks, then {disk.num_lost} lost, "
+        f"{disk.num_twice} twice, store {'whole' if disk.is_whole else 'DAMAGED'}; tokens: {tokens.num_let_in} of {tokens.num_calls} calls "
+        "let in"
+    )
+    is_refused = big.code == "RESOURCE_EXHAUSTED" and "RESOURCE_EXHAUSTED" in disk.said and not tokens.num_let_in
+    is_fine = big.is_alive and disk.is_alive and disk.is_whole and not (big.num_lost or disk.num_lost or disk.num_twice)
+    return one_row(
+        "H7",
+        "a chunk of 1 GB; a disk that is full (RLIMIT_FSIZE) while a sensor sends and has room again later; every method without a token, "
+        "with a wrong one, and with one of each role that may not",
+        "0 crashes, clear refusals, store intact",
+        found,
+        is_reached=is_refused and is_fine,
+    )
+
+
+def deleted_in_words(found: Deleted) -> str:
+    """Return H8's row."""
+    is_searched = found.num_found_before == found.num_searched_before > 0 and found.num_files_of_export > 0
+    label = "the label's words too" if found.is_label_found_after else "nor the label's words"
+    return one_row(
+        "H8",
+        "`delete all` while the daemon runs, after recording, labelling and exporting; then every sample's bytes are looked for in every "
+        "file of the host's folder: store, write-ahead log, exports",
+        "no byte of the samples left",
+        f"{found.num_found_after} of {found.num_samples:,} samples found, {label}, in {found.left_bytes:,} bytes that are left; before, "
+        f"the same search found {found.num_found_before} of {found.num_searched_before}",
+        is_reached=is_searched and not found.num_found_after and not found.is_label_found_after,
+    )
