@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from client.host.models import FOLDER, Models
 from simulation.local_superlink import free_port
 from tests.deployment.conftest import BIN, HOSTS, Deployment, wait_for
 
@@ -85,6 +86,24 @@ def test_a_federation_of_wearers_hosts_learns_and_one_of_them_dies_and_comes_bac
     assert took_part[0] == took_part[-1] == 2, "the host that died took part again"
     assert hosts["ward-1"].last_answered() == "evaluate.subjects"
     assert hosts["ward-3"].last_answered() == "evaluate.subjects"
+
+    log_of_run = deployment.flwr_log(run_id)
+    for host in hosts.values():
+        assert Models(host.folder / FOLDER).current() is not None, log_of_run
+    recognises(hosts["ward-2"], SUBJECTS["ward-2"])
+
+
+def recognises(host: Host, subject: str) -> None:
+    """Watch a host while its wearer moves again."""
+    command = [str(BIN / "clmm"), "host", "watch", "--target", f"127.0.0.1:{host.port}", "--token", host.token]
+    host.deployment.start_command(command, "watch", PYTHONUNBUFFERED="1")
+    wait_for(lambda: "no model" not in host.deployment.log_text("watch"), "the model is there")
+    for _ in range(5):  # the first may come before the watcher is there
+        host.clmm("replay", "spar", "--subject", subject, "--no-labels")
+        if f"  {subject}  " in host.deployment.log_text("watch"):
+            break
+    assert f"  {subject}  " in host.deployment.log_text("watch")
+    host.deployment.stop("watch", number=signal.SIGTERM)
 
 
 def trained(deployment: Deployment, rounds: int) -> bool:

@@ -15,7 +15,7 @@ from client.host.tokens import FILE, Role
 METHODS = [method for name, file in SERVED.items() for method in file.services_by_name[name].methods]
 ALLOWED = {
     **dict.fromkeys(("Stream", "PutLabel"), (Role.SENSOR, Role.ADMIN)),
-    **dict.fromkeys(("ListLabels", "GetStatus", "WatchStatus"), (Role.VIEWER, Role.ADMIN)),
+    **dict.fromkeys(("ListLabels", "GetStatus", "WatchStatus", "WatchActivities"), (Role.VIEWER, Role.ADMIN)),
     **dict.fromkeys(("CorrectLabel", "DeleteLabel", "Pause", "Resume", "DeleteRange", "DeleteAll", "Export"), (Role.ADMIN,)),
 }
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -46,7 +46,7 @@ def test_each_role_opens_what_it_should_and_nothing_else(on_host):
 
 def test_what_is_open_to_others_than_the_admin_exists():
     names = {f"{method.containing_service.name}/{method.name}" for method in METHODS}
-    assert MAY_CALL.keys() - names == {"Recognition/WatchActivities"}, "not served yet"
+    assert MAY_CALL.keys() <= names
 
 
 @pytest.mark.parametrize(
