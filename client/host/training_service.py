@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,12 +108,13 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
         own = {"recordings": str(self._recordings), "models": str(self._models)}
         question.node_config = json.dumps(json.loads(question.node_config) | own)
         _LOG.info("asked to %s %s", kind, question.action)
-        received = question.content.ByteSize()
+        received, began_s = question.content.ByteSize(), time.monotonic()
         try:
             answer = await self._trainer.ask(kind, question)
         finally:
             loop = asyncio.get_running_loop()
             self._ending = loop.call_later(self._idle_s, lambda: asyncio.ensure_future(self._end_if_idle()))
+        _LOG.info("answered %s %s after %.2f s", kind, question.action, time.monotonic() - began_s)
         self.answered.last, self.answered.last_ns = f"{kind}.{question.action}", self._clock()
         self.answered.bytes_received += received
         self.answered.bytes_sent += answer.content.ByteSize()

@@ -74,6 +74,17 @@ def kind_of(command_line: str) -> Kind:
     return next((kind for part, kind in _PARTS.items() if part in command_line), "command")
 
 
+def family(root: int) -> list[tuple[int, str]]:
+    """Return the number and the command line of a process and of all below it."""
+    return [(pid, _command_line(pid)) for pid in _with_descendants(root)]
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds now, what it shares with others divided among them; 0 where it has ended."""
+    found = [line.split()[1] for line in _read(pid, "smaps_rollup").splitlines() if line.startswith("Pss:")]
+    return 1024 * int(found[0]) if found else 0
+
+
 def _with_descendants(root: int) -> Iterator[int]:
     children: dict[int, list[int]] = {}
     for pid in (int(each) for each in os.listdir(_PROC) if each.isdecimal()):
