@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from client.devices import NodeConfig, devices_of_host, local_data, shares_data
 from client.refusal import refusal
-from clmm_core.errors import ClmmError, DeviceSkippedError
+from clmm_core.errors import ClmmError, CodeMismatchError, DeviceSkippedError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.codec import ARRAYS, REPLY, TASK, from_json, to_json
+from clmm_core.federated.codec import ARRAYS, REPLY, TASK, from_json, join_arrays, split_arrays, to_json
 from clmm_core.federated.error_feedback import Residual
 from clmm_core.federated.messages import HostProfile, HostReceipt, HostUpdate
 from clmm_core.training.cohort import train_cohort
@@ -144,8 +143,11 @@ def _residual_in(state: RecordDict) -> Residual | None:
 
 
 def _record_of(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(values)) for name, values in arrays.items()})
+    return ArrayRecord({name: Array(values) for name, values in join_arrays(arrays).items()})
 
 
 def _arrays_in(record: ArrayRecord) -> Arrays:
-    return {name: array.numpy() for name, array in record.items()}
+    try:
+        return split_arrays({name: array.numpy() for name, array in record.items()})
+    except ValueError as error:
+        raise CodeMismatchError(f"{error}: server and hosts run different versions; reinstall both") from error

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from zipfile import BadZipFile
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from clmm_core import errors
 from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
-from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, to_json
+from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, join_arrays, split_arrays, to_json
 from server.hosts import Answer, Enough, Question
 
 POLL_S = 0.2
@@ -147,7 +146,7 @@ def _why(error: Error) -> str:
 
 def _content(question: Question) -> RecordDict:
     record = RecordDict({TASK: ConfigRecord({"json": to_json(question.task)})})
-    record[ARRAYS] = ArrayRecord({name: Array(np.ascontiguousarray(values)) for name, values in question.arrays.items()})
+    record[ARRAYS] = ArrayRecord({name: Array(values) for name, values in join_arrays(question.arrays).items()})
     return record
 
 
@@ -169,6 +168,6 @@ def _answer(host: int, content: RecordDict, reply_kind: type) -> Answer:
             f"host {host}: expected a {reply_kind.__name__} with arrays, found no record {error}: other client code answered; reinstall it"
         ) from error
     try:
-        return Answer(from_json(reply_kind, text), {name: array.numpy() for name, array in arrays.items()})
+        return Answer(from_json(reply_kind, text), split_arrays({name: array.numpy() for name, array in arrays.items()}))
     except (ValueError, TypeError, AttributeError, EOFError, OSError, MemoryError, BadZipFile) as error:  # what NumPy makes of other bytes
         raise CodeMismatchError(f"host {host}: expected a {reply_kind.__name__} with arrays, found what cannot be read: {error}") from error

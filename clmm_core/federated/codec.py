@@ -1,17 +1,56 @@
-"""Messages to JSON and back, types checked: what crosses the wire beside the arrays."""
+"""What crosses the wire: messages as JSON and back, types checked, and the arrays beside them in one piece."""
 
+import json
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import pydantic_core
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from clmm_core.errors import CodeMismatchError
+from clmm_core.federated.arrays import Arrays
 
 Message = TypeVar("Message")
 
 ARRAYS, TASK, REPLY, ERROR = "arrays", "task", "reply", "error"
 """How the records of a message are called, on both sides."""
+JOINED = "joined"
+"""Name of the one array that all arrays of a message travel in. Flower sends each array of a message by a request of its own, there and
+back: 140 of a model's took 5 s a round and host on two cores, where the training took one."""
+ORDER = "order"
+"""Key of the metadata that keeps the order of the names, which sums of floats follow."""
+
+
+def join_arrays(arrays: Arrays) -> dict[str, NDArray[np.uint8]]:
+    """Return arrays in one, named `JOINED`, as the bytes of a safetensors file; nothing of nothing."""
+    if not arrays:
+        return {}
+    content = save({name: np.asarray(values, order="C") for name, values in arrays.items()}, {ORDER: json.dumps(list(arrays))})
+    return {JOINED: np.frombuffer(content, np.uint8)}
+
+
+def split_arrays(joined: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return the arrays that `join_arrays` put in one, in their order.
+
+    Raises:
+        ValueError: they are no such arrays.
+    """
+    if not joined:
+        return {}
+    if joined.keys() != {JOINED}:
+        raise ValueError(f"expected one array '{JOINED}', found {', '.join(sorted(joined)[:3])}")
+    content = joined[JOINED].tobytes()
+    try:
+        arrays = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return {name: arrays[name] for name in json.loads(header["__metadata__"][ORDER])}
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"expected arrays in one, found other bytes: {error}") from error
 
 
 def to_json(message: object) -> str:

@@ -1,4 +1,4 @@
-"""What a deployed round takes with three hosts that have daemons, and with three whose ClientApps load PyTorch (H6); and its memory (H5)."""
+"""What a deployed round takes with three hosts that have daemons, and with three whose ClientApps load PyTorch (H6); memory (H5)."""
 
 import re
 import signal

@@ -13,7 +13,7 @@ from client.client_app import app
 from clmm_core.data.fleet import DataConfig, device_windows
 from clmm_core.data.labels import LabelDraw
 from clmm_core.federated.arrays import FUSION, Arrays
-from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.codec import from_json, join_arrays, split_arrays, to_json
 from clmm_core.federated.messages import HostEvaluation, HostMoments, HostPlane, HostProfile, HostQuality, HostSums, HostUpdate
 from clmm_core.federated.principal_plane import AXES, MEAN, SECOND, SUM, principal_plane
 from clmm_core.federated.quantise import unpack
@@ -62,7 +62,7 @@ def ask() -> Ask:
         state: RecordDict | None = None,
     ) -> RecordDict:
         content = RecordDict({"task": ConfigRecord({"json": task if isinstance(task, str) else to_json(task)})})
-        content["arrays"] = ArrayRecord({name: Array(values) for name, values in (arrays or {}).items()})
+        content["arrays"] = ArrayRecord({name: Array(values) for name, values in join_arrays(arrays or {}).items()})
         message = Message(content, dst_node_id=77, message_type=message_type)
         message.metadata.__dict__["_message_id"] = "question"
         place = {"partition-id": 1, "num-partitions": 2} if node_config is None else dict(node_config)
@@ -80,7 +80,7 @@ def decoded(content: RecordDict, kind: type) -> Any:
 
 
 def arrays_in(content: RecordDict) -> Arrays:
-    return {name: array.numpy() for name, array in content["arrays"].items()}
+    return split_arrays({name: array.numpy() for name, array in content["arrays"].items()})
 
 
 def test_profile(ask: Ask):

@@ -10,7 +10,7 @@ from clmm_core import errors
 from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
-from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.codec import JOINED, from_json, join_arrays, split_arrays, to_json
 from clmm_core.federated.messages import DeviceTraining, HostUpdate
 from clmm_core.training.tasks import SumsTask
 from server.flower_hosts import LONGEST_RECOVER_S, NOT_TAKEN, POLL_S, RECOVER_S, FlowerHosts
@@ -69,7 +69,7 @@ class FakeGrid:
 
 def reply(message: Message, text: str, arrays: Arrays) -> Message:
     content = RecordDict({"reply": ConfigRecord({"json": text})})
-    content["arrays"] = ArrayRecord({name: Array(values) for name, values in arrays.items()})
+    content["arrays"] = ArrayRecord({name: Array(values) for name, values in join_arrays(arrays).items()})
     return Message(content, reply_to=message)
 
 
@@ -115,7 +115,8 @@ def test_each_host_gets_its_question_and_answers_come_in_the_order_asked():
         assert answer.arrays["modalities.acc.w"].tolist() == [host, host]
     assert [(m.metadata.dst_node_id, m.metadata.message_type) for m in grid.sent] == [(host, "train.pretrain") for host in (30, 10, 20)]
     assert from_json(SumsTask, str(grid.sent[0].content["task"]["json"])) == TASK
-    assert np.array_equal(grid.sent[0].content["arrays"]["w"].numpy(), weights)
+    sent = split_arrays({name: array.numpy() for name, array in grid.sent[0].content["arrays"].items()})
+    assert np.array_equal(sent["w"], weights)
     assert (grid.now_s, grid.looks) == (0.0, [3]), "nobody is waited for who has answered"
 
 
@@ -175,7 +176,7 @@ def test_a_host_that_refuses_or_sends_nonsense_is_one_that_did_not_answer_while_
 def broken(message: Message) -> Message:
     """Return an update whose bytes are no array."""
     answer = update_of(message)
-    answer.content["arrays"]["modalities.acc.w"].data = b"\x93NUMPY no array"
+    answer.content["arrays"][JOINED].data = b"\x93NUMPY no array"
     return answer
 
 

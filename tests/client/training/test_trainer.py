@@ -31,7 +31,7 @@ from client.training import forward as forward_module
 from client.training.forward import forward
 from clmm_core.data.fleet import DataConfig
 from clmm_core.errors import DataError
-from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, to_json
+from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, join_arrays, to_json
 from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.training.array_names import is_stage_one
 from clmm_core.training.model_arrays import new_arrays
@@ -123,7 +123,7 @@ def context() -> Any:
 
 def content(task: object, arrays: dict[str, np.ndarray] | None = None) -> RecordDict:
     record = RecordDict({TASK: ConfigRecord({"json": to_json(task)})})
-    record[ARRAYS] = ArrayRecord({name: Array(values) for name, values in (arrays or {}).items()})
+    record[ARRAYS] = ArrayRecord({name: Array(values) for name, values in join_arrays(arrays or {}).items()})
     return record
 
 

@@ -3,14 +3,19 @@
 import math
 from dataclasses import fields, is_dataclass
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save
 
 from clmm_core.data.fleet import DataConfig
 from clmm_core.data.labels import LabelDraw
 from clmm_core.errors import CodeMismatchError
 from clmm_core.federated import messages
 from clmm_core.federated.channel_sums import ChannelSums
-from clmm_core.federated.codec import from_json, to_json
+from clmm_core.federated.codec import JOINED, from_json, join_arrays, split_arrays, to_json
 from clmm_core.federated.messages import (
     Counts,
     DeviceEvaluation,
@@ -21,6 +26,7 @@ from clmm_core.federated.messages import (
     HostPlane,
     HostProfile,
     HostQuality,
+    HostReceipt,
     HostSums,
     HostUpdate,
     LeftOut,
@@ -31,6 +37,7 @@ from clmm_core.models.config import ModalityShape, ModelChoice, sized
 from clmm_core.training import tasks
 from clmm_core.training.settings import Augmentation, FinetuneConfig, LocalConfig, PretrainConfig
 from clmm_core.training.tasks import (
+    DeliverTask,
     EvaluateTask,
     FinetuneTask,
     MomentsTask,
@@ -79,6 +86,8 @@ EXAMPLES = [
     HostEvaluation(devices=(EVALUATION,), left_out=LEFT_OUT),
     HostMoments(num_windows=5),
     HostPlane(points=(PlanePoint(device="anna", label="", x=-0.5, y=1e-9),)),
+    HostReceipt(is_installed=True, why="verified"),
+    DeliverTask(data=DATA, golden="{}"),
     ProfileTask(data=DATA),
     SumsTask(data=DATA, devices=(), differences=True),
     PretrainTask(**MODEL, config=PretrainConfig(local=LOCAL, contrast="cross-modal", loss="tcl", num_views=3, aggregation="l-dawa")),
@@ -142,3 +151,42 @@ def test_no_kind_is_taken_for_another(message: object):
         if {each.name for each in fields(other)} != {each.name for each in fields(message)}:
             with pytest.raises(CodeMismatchError):
                 from_json(other, to_json(message))
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).filter(lambda name: name != "__metadata__")
+DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_])
+
+
+@given(st.dictionaries(NAMES, hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)), max_size=6))
+def test_arrays_come_out_of_one_as_they_went_in_and_in_their_order(arrays: dict[str, np.ndarray]):
+    found = split_arrays(join_arrays(arrays))
+    assert list(found) == list(arrays)
+    for name, values in arrays.items():
+        assert found[name].dtype == values.dtype
+        assert found[name].shape == values.shape
+        assert found[name].tobytes() == values.tobytes()
+
+
+def test_arrays_that_are_not_contiguous_keep_their_values():
+    values = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    assert np.array_equal(split_arrays(join_arrays({"w": values}))["w"], values)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        {"w": np.zeros(3, np.float32)},
+        {JOINED: np.zeros(3, np.uint8), "w": np.zeros(3, np.float32)},
+        {JOINED: np.zeros(0, np.uint8)},
+        {JOINED: np.zeros(40, np.uint8)},
+        {JOINED: np.full(40, 255, np.uint8)},
+        {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}), np.uint8)},
+        {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": "[1"}), np.uint8)},
+        {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": '["v"]'}), np.uint8)},
+        {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": "3"}), np.uint8)},
+    ],
+    ids=range(9),
+)
+def test_what_is_no_such_one_array_is_a_value_error(packed: dict[str, np.ndarray]):
+    with pytest.raises(ValueError, match=r"expected|Expecting|Value"):
+        split_arrays(packed)
