@@ -116,6 +116,7 @@ def run_daemon(config: HostConfig, started: Callable[[int], None]) -> None:
         ConfigError: another daemon has this folder, or the address cannot be used.
         DataError: the store cannot be read.
     """
+    os.environ["SQLITE_TMPDIR"] = str(config.folder)  # what SQLite writes in passing has a wearer's samples in it too
     asyncio.run(_run(config, started))
 
 

@@ -17,7 +17,7 @@ EXPORTS, TRAINING = "exports", "training"
 
 
 class StoreBusyError(ClmmError):
-    """Something reads the store and keeps its write-ahead log from being emptied; delete again when it has ended."""
+    """Something keeps old copies from being removed: a reader, or a full disk; delete again when it has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def erase(store: Store, span: Span, subject: str = "") -> Erased:
         subject: whose; empty is everybody's.
 
     Raises:
-        StoreBusyError: they are deleted, but a reader keeps the write-ahead log from being emptied.
+        StoreBusyError: they are deleted, but old copies may be left: a reader keeps them, or there is no room to write the file anew.
         StoreFullError: there is no room to work in; nothing changed.
     """
     connection = store.connection
@@ -86,7 +86,6 @@ def erase_all(store: Store, now_ns: int) -> Erased:
             connection.execute("INSERT INTO withheld VALUES ('', 0, ?)", (now_ns,))
         store.reload()
         _remove_copies(store.path.parent)
-        connection.execute("VACUUM")
         _leave_no_copy(connection, store.path)
     return Erased(num_samples=num_bytes // OFFSETS.itemsize, num_labels=int(num_labels))
 
@@ -130,8 +129,18 @@ def _remove_copies(folder: Path) -> None:
 
 
 def _leave_no_copy(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring all into the store's file, where deleted content is overwritten, and cut the write-ahead log to nothing."""
-    is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    """Write the store's file anew and cut the write-ahead log to nothing.
+
+    SQLite's secure_delete overwrites deleted rows, and not the copies that it left in a page when it moved them.
+    """
+    try:
+        connection.execute("VACUUM")
+        is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        raise StoreBusyError(
+            f"{path}: what you asked for is deleted, but old copies may be left in the file, which could not be written anew: {error}: "
+            "free as much disk space as the store takes, and delete again"
+        ) from error
     if is_busy:
         raise StoreBusyError(
             f"{path}: what you asked for is deleted, but a reader keeps an old copy in {path.name}-wal: end it (an export, a training) and "

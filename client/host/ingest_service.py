@@ -23,6 +23,8 @@ from clmm_core.errors import ClmmError, DataError
 
 HEADER_WAIT_S = 10.0
 """A sensor that is connected says so long after at the latest who it is."""
+END_WAIT_S = 2.0
+"""A sensor that is told that its call ends has so long to end its side."""
 MAX_REFUSALS = 100
 """In one answer; a sensor that sends nothing else learns it from these."""
 NO_CONSENT = "expected samples of a time that the wearer wants kept, found one that is paused or deleted: let go of them"
@@ -53,18 +55,21 @@ class IngestService(ingest_pb2_grpc.IngestServicer):
         streams = await self._thread.run(self._store.register, header, self._clock())
         session = _Session(header, streams, self.vitals, self._clock, self._recognise)
         reader: asyncio.Task[None] | None = None
-        is_finished = False
         try:
             await self._take_over(session)
             yield session.greeting(await self._thread.run(self._next_sequences, streams))
             reader = asyncio.create_task(session.read(requests, self._committer))
             async for reply in session.replies():
                 yield reply
-            is_finished = True
+        except ClmmError as error:
+            yield pb.StreamReply(ending=str(error))  # a sensor that writes to a call that has ended might not hear why it has
+            if reader is not None:
+                await asyncio.wait({reader}, timeout=END_WAIT_S)
+            raise
         finally:
             if reader is not None:
                 reader.cancel()
-            self._leave(session, is_finished=is_finished)
+            self._leave(session)
 
     def _next_sequences(self, streams: Mapping[int, int]) -> dict[int, int]:
         return {number: self._store.next_sequence(stream) for number, stream in streams.items()}
@@ -83,20 +88,20 @@ class IngestService(ingest_pb2_grpc.IngestServicer):
         if not self._store.is_paused:
             self._live.took(header, stream, chunk)
 
-    def _leave(self, session: "_Session", *, is_finished: bool) -> None:
+    def _leave(self, session: "_Session") -> None:
         for stream in session.streams.values():
             if self._sessions.get(stream) is session:
                 del self._sessions[stream]
                 self.vitals[stream].is_connected = False
-        task = asyncio.create_task(self._note_leaving(session, is_finished=is_finished))
+        task = asyncio.create_task(self._note_leaving(session))
         self._leaving.add(task)  # a task that nobody holds may be collected before it has run
         task.add_done_callback(self._leaving.discard)
 
-    async def _note_leaving(self, session: "_Session", *, is_finished: bool) -> None:
+    async def _note_leaving(self, session: "_Session") -> None:
         streams = [number for number in session.streams.values() if number not in self._sessions]
         registered = session.streams.values()
         with suppress(StoreFullError):  # the next chunk that finds no room is told to its sensor
-            await self._thread.run(lambda: self._store.leave(registered, streams, self._clock(), is_finished=is_finished))
+            await self._thread.run(lambda: self._store.leave(registered, streams, self._clock(), is_finished=session.is_finished))
 
     async def close(self) -> None:
         """Wait until the store knows of all who left."""
@@ -131,6 +136,8 @@ class _Session:
         self._sent: tuple[int, int] = (0, 0)
         self._num_open, self._has_ended = 0, False
         self._failure: ClmmError | None = None
+        self.is_finished = False
+        """Whether the sensor said so; that its side ended says nothing, because it does so too when it is cut off."""
 
     def greeting(self, next_sequences: Mapping[int, int]) -> pb.StreamReply:
         """Return the answer to the header: where each stream goes on."""
@@ -138,22 +145,28 @@ class _Session:
         return pb.StreamReply(acks=acks, replied_ns=self._clock())
 
     async def read(self, requests: AsyncIterator[pb.StreamRequest], committer: Committer) -> None:
-        """Take what the sensor sends until it ends."""
+        """Take what the sensor sends until it ends; after a failure it is read and dropped."""
         try:
             async for request in requests:
-                if self._failure is not None:  # replaced by a newer connection, which was told what is on the disk
-                    return
-                if request.WhichOneof("kind") != "chunk":
-                    raise DataError(f"{self.header.where}: expected a chunk, found {request.WhichOneof('kind') or 'an empty message'}")
-                arrivals = self._arrivals(request.chunk)
-                self._num_open += len(arrivals)
-                await committer.put(arrivals, self)
+                if self._failure is None:
+                    await self._read(request, committer)
             self._has_ended = True
         except DecodeError as error:
-            self._failure = DataError(f"{self.header.where}: expected a StreamRequest of clmm.host.v1, cannot read the message: {error}")
-        except DataError as error:
-            self._failure = error
+            self.failed(DataError(f"{self.header.where}: expected a StreamRequest of clmm.host.v1, cannot read the message: {error}"))
         self._changed.set()
+
+    async def _read(self, request: pb.StreamRequest, committer: Committer) -> None:
+        kind = request.WhichOneof("kind")
+        if kind == "end":
+            self.is_finished = True
+            return
+        if kind != "chunk" or self.is_finished:
+            found = f"{kind or 'an empty message'}{' after the end' if self.is_finished else ''}"
+            self.failed(DataError(f"{self.header.where}: expected a chunk, found {found}"))
+            return
+        arrivals = self._arrivals(request.chunk)
+        self._num_open += len(arrivals)
+        await committer.put(arrivals, self)
 
     def _arrivals(self, message: pb.Chunk) -> list[Arrival]:
         stream = self.streams.get(message.stream)
@@ -205,8 +218,8 @@ class _Session:
         self._changed.set()
 
     def failed(self, error: ClmmError) -> None:
-        """End the connection for this reason."""
-        self._failure = error
+        """End the connection for this reason; the first one counts."""
+        self._failure = self._failure or error
         self._changed.set()
 
     async def replies(self) -> AsyncIterator[pb.StreamReply]:

@@ -71,7 +71,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",  # what is acknowledged survives a power cut, not only a killed process
         "secure_delete = ON",
-        "temp_store = MEMORY",  # VACUUM leaves no copy elsewhere
+        "temp_store = FILE",  # what VACUUM writes anew may not fit into a board's memory; `daemon.py` says where
         "journal_size_limit = 16777216",
         "foreign_keys = ON",
     ):

@@ -73,7 +73,7 @@ class Sensor:
         self._next: defaultdict[int, int] = defaultdict(int)
         self._done_below: defaultdict[int, int] = defaultdict(int)
         """By stream: what the host has, or this sensor has let go of."""
-        self._has_numbers = self._is_finished = False
+        self._has_numbers = self._is_finished = self._is_ending = False
         self._something = asyncio.Event()
         self._last_answer_s = time.monotonic()
         self.num_disconnects = self.num_let_go = 0
@@ -145,6 +145,7 @@ class Sensor:
             if credentials is None
             else grpc.aio.secure_channel(self._target, credentials, OPTIONS)
         )
+        self._is_ending = False
         async with channel:
             call = ingest_pb2_grpc.IngestStub(channel).Stream(metadata=bearer(self._token))
             await self._greet(call)
@@ -192,13 +193,15 @@ class Sensor:
 
     async def _send(self, call: Any) -> None:
         while True:
-            while self._unsent:
+            while self._unsent and not self._is_ending:
                 chunk = self._kept.get(self._unsent.popleft())
                 if chunk is not None:
                     chunk.oldest_sequence = self._done_below[chunk.stream]
                     chunk.sent_ns = time.time_ns()
                     await call.write(pb.StreamRequest(chunk=chunk))
-            if self._is_finished:
+            if self._is_finished and not self._is_ending:
+                await call.write(pb.StreamRequest(end=pb.End()))
+            if self._is_finished or self._is_ending:
                 await call.done_writing()
                 return
             self._something.clear()
@@ -210,6 +213,9 @@ class Sensor:
             for sequence in range(self._done_below[ack.stream], ack.next_sequence):
                 self._kept.pop((ack.stream, sequence), None)
             self._done_below[ack.stream] = max(self._done_below[ack.stream], ack.next_sequence)
+        if reply.ending:
+            self._is_ending = True
+            self._something.set()
         self.refusals.extend(reply.refusals)
         self.warnings.extend(reply.warnings)
         if reply.sent_ns:

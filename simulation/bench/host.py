@@ -205,13 +205,18 @@ def refusals_in_words(big: Gigabyte, disk: FullDisk, tokens: WrongTokens) -> str
 def deleted_in_words(found: Deleted) -> str:
     """Return H8's row."""
     is_searched = found.num_found_before == found.num_searched_before > 0 and found.num_files_of_export > 0
+    is_all_gone = not (found.num_found_of_range or found.num_found_after or found.is_label_found_after)
     label = "the label's words too" if found.is_label_found_after else "nor the label's words"
+    said = (
+        f"{found.num_found_of_range} of {found.num_in_range:,} samples found after two times were deleted ({found.num_kept_lost} of the "
+        f"others looked for were lost); {found.num_found_after} of {found.num_samples:,} after all were, {label}, in "
+        f"{found.left_bytes:,} bytes that are left; before, the same search found {found.num_found_before} of {found.num_searched_before}"
+    )
     return one_row(
         "H8",
-        "`delete all` while the daemon runs, after recording, labelling and exporting; then every sample's bytes are looked for in every "
-        "file of the host's folder: store, write-ahead log, exports",
+        "two overlapping times deleted, then `delete all`, while the daemon runs, after recording, labelling and exporting; each time the "
+        "samples' bytes are looked for in every file of the host's folder: store, write-ahead log, exports",
         "no byte of the samples left",
-        f"{found.num_found_after} of {found.num_samples:,} samples found, {label}, in {found.left_bytes:,} bytes that are left; before, "
-        f"the same search found {found.num_found_before} of {found.num_searched_before}",
-        is_reached=is_searched and not found.num_found_after and not found.is_label_found_after,
+        said,
+        is_reached=is_searched and is_all_gone and not found.num_kept_lost,
     )

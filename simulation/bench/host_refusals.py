@@ -19,7 +19,7 @@ from client.host.tokens import Role
 from client.host.v1 import consent_pb2, consent_pb2_grpc, ingest_pb2_grpc, labels_pb2, labels_pb2_grpc
 from client.host.v1 import ingest_pb2 as pb
 from simulation.bench.host_process import HostProcess, host_process, token_of
-from simulation.bench.host_samples import NS, ORIGIN_NS, STREAM, header, is_whole, num_lost, request, samples, stored, times_ns
+from simulation.bench.host_samples import NS, ORIGIN_NS, STEP_NS, STREAM, header, is_whole, num_lost, request, samples, stored, times_ns
 
 GIGABYTE = 1_000_000_000
 DISK_BYTES = 6_000_000
@@ -28,6 +28,7 @@ NUM_CHUNKS = 18_000
 WRONG = ("", "Bearer ", "Bearer wrong", "Basic wrong", "wrong")
 NUM_DELETED = 2_000
 NUM_CONTROL = 200
+RANGES = ((1_002, 2_103), (1_001, 3_201))
 TIMEOUT_S = 300.0
 ACTIVITY = "walking the dog"
 
@@ -75,8 +76,13 @@ class Deleted:
     num_searched_before: int
     num_found_before: int
     num_files_of_export: int
+    num_in_range: int
+    """Samples of two times that were deleted first, which overlap and begin and end within chunks."""
+    num_found_of_range: int
+    num_kept_lost: int
+    """Samples of other times that are not there after that."""
     num_found_after: int
-    """Of all samples, by the bytes of their nine values."""
+    """Of all samples, after all were deleted, by the bytes of their nine values."""
     is_label_found_after: bool
     left_bytes: int
 
@@ -178,6 +184,7 @@ def deleted() -> Deleted:
     """Record, label and export, delete all while a sensor is connected, and search every file of the host for the samples."""
     rows = [row.tobytes() for sequence in range(NUM_DELETED) for row in samples(sequence)]
     control = rows[:: len(rows) // NUM_CONTROL]
+    in_range = {i for first, last in RANGES for i in range(first, last)}
     with TemporaryDirectory(prefix="clmm-bench-") as place:
         folder = Path(place) / "host"
         token = token_of(folder, Role.ADMIN)
@@ -192,13 +199,20 @@ def deleted() -> Deleted:
                 pass
             num_files = sum(file.is_file() for file in (folder / EXPORTS).rglob("*"))
             before = _content(folder)
-            gone = consent.DeleteAll(consent_pb2.DeleteAllRequest(confirmation=CONFIRMATION), metadata=bearer(token), timeout=TIMEOUT_S)
+            for first, last in RANGES:
+                span = {"start_ns": ORIGIN_NS + first * STEP_NS, "end_ns": ORIGIN_NS + last * STEP_NS}
+                consent.DeleteRange(consent_pb2.DeleteRangeRequest(**span), metadata=bearer(token), timeout=TIMEOUT_S)
+            between = _content(folder)
+            consent.DeleteAll(consent_pb2.DeleteAllRequest(confirmation=CONFIRMATION), metadata=bearer(token), timeout=TIMEOUT_S)
             after = _content(folder)  # while the daemon runs, with its write-ahead log
     return Deleted(
-        num_samples=gone.num_samples,
+        num_samples=len(rows),
         num_searched_before=len(control),
         num_found_before=sum(row in before for row in control),
         num_files_of_export=num_files,
+        num_in_range=len(in_range),
+        num_found_of_range=sum(rows[i] in between for i in in_range),
+        num_kept_lost=sum(rows[i] not in between for i in range(0, len(rows), len(rows) // NUM_CONTROL) if i not in in_range),
         num_found_after=sum(row in after for row in rows),
         is_label_found_after=ACTIVITY.encode() in after,
         left_bytes=len(after),

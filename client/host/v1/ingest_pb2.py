@@ -24,37 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63lient/host/v1/ingest.proto\x12\x0c\x63lmm.host.v1\"e\n\rStreamRequest\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.clmm.host.v1.HeaderH\x00\x12$\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x13.clmm.host.v1.ChunkH\x00\x42\x06\n\x04kind\"\xc4\x01\n\x06Header\x12\x11\n\trecording\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tplacement\x18\x04 \x01(\t\x12+\n\x07streams\x18\x05 \x03(\x0b\x32\x1a.clmm.host.v1.SensorStream\x12\"\n\x05\x66rame\x18\x06 \x01(\x0e\x32\x13.clmm.host.v1.Frame\x12\"\n\x05\x63lock\x18\x07 \x01(\x0e\x32\x13.clmm.host.v1.Clock\"W\n\x0cSensorStream\x12\n\n\x02id\x18\x01 \x01(\r\x12\'\n\x08\x63hannels\x18\x02 \x03(\x0b\x32\x15.clmm.host.v1.Channel\x12\x12\n\nnominal_hz\x18\x03 \x01(\x01\"K\n\x07\x43hannel\x12\x10\n\x08modality\x18\x01 \x01(\t\x12\x0c\n\x04\x61xis\x18\x02 \x01(\t\x12 \n\x04unit\x18\x03 \x01(\x0e\x32\x12.clmm.host.v1.Unit\"\x86\x01\n\x05\x43hunk\x12\x0e\n\x06stream\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05t0_ns\x18\x03 \x01(\x10\x12\x12\n\noffsets_us\x18\x04 \x03(\x11\x12\x0e\n\x06values\x18\x05 \x03(\x02\x12\x17\n\x0foldest_sequence\x18\x06 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x07 \x01(\x10\"\xa3\x01\n\x0bStreamReply\x12\x1f\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x11.clmm.host.v1.Ack\x12\'\n\x08refusals\x18\x02 \x03(\x0b\x32\x15.clmm.host.v1.Refusal\x12\x10\n\x08warnings\x18\x03 \x03(\t\x12\x0f\n\x07sent_ns\x18\x04 \x01(\x10\x12\x13\n\x0breceived_ns\x18\x05 \x01(\x10\x12\x12\n\nreplied_ns\x18\x06 \x01(\x10\",\n\x03\x41\x63k\x12\x0e\n\x06stream\x18\x01 \x01(\r\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"f\n\x07Refusal\x12\x0e\n\x06stream\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12)\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1a.clmm.host.v1.RefusalCause\x12\x0e\n\x06reason\x18\x04 \x01(\t*\xc9\x01\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\"\n\x1eUNIT_METRES_PER_SECOND_SQUARED\x10\x01\x12\x1b\n\x17UNIT_RADIANS_PER_SECOND\x10\x02\x12\x13\n\x0fUNIT_MICROTESLA\x10\x03\x12\x0f\n\x0bUNIT_METRES\x10\x04\x12\x0c\n\x08UNIT_ONE\x10\x05\x12\x19\n\x15UNIT_STANDARD_GRAVITY\x10\x06\x12\x1b\n\x17UNIT_DEGREES_PER_SECOND\x10\x07*0\n\x05\x46rame\x12\x15\n\x11\x46RAME_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46RAME_DEVICE\x10\x01*.\n\x05\x43lock\x12\x15\n\x11\x43LOCK_UNSPECIFIED\x10\x00\x12\x0e\n\nCLOCK_UNIX\x10\x01*h\n\x0cRefusalCause\x12\x1d\n\x19REFUSAL_CAUSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17REFUSAL_CAUSE_MALFORMED\x10\x01\x12\x1c\n\x18REFUSAL_CAUSE_NO_CONSENT\x10\x02\x32N\n\x06Ingest\x12\x44\n\x06Stream\x12\x1b.clmm.host.v1.StreamRequest\x1a\x19.clmm.host.v1.StreamReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63lient/host/v1/ingest.proto\x12\x0c\x63lmm.host.v1\"\x87\x01\n\rStreamRequest\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.clmm.host.v1.HeaderH\x00\x12$\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x13.clmm.host.v1.ChunkH\x00\x12 \n\x03\x65nd\x18\x03 \x01(\x0b\x32\x11.clmm.host.v1.EndH\x00\x42\x06\n\x04kind\"\x05\n\x03\x45nd\"\xc4\x01\n\x06Header\x12\x11\n\trecording\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tplacement\x18\x04 \x01(\t\x12+\n\x07streams\x18\x05 \x03(\x0b\x32\x1a.clmm.host.v1.SensorStream\x12\"\n\x05\x66rame\x18\x06 \x01(\x0e\x32\x13.clmm.host.v1.Frame\x12\"\n\x05\x63lock\x18\x07 \x01(\x0e\x32\x13.clmm.host.v1.Clock\"W\n\x0cSensorStream\x12\n\n\x02id\x18\x01 \x01(\r\x12\'\n\x08\x63hannels\x18\x02 \x03(\x0b\x32\x15.clmm.host.v1.Channel\x12\x12\n\nnominal_hz\x18\x03 \x01(\x01\"K\n\x07\x43hannel\x12\x10\n\x08modality\x18\x01 \x01(\t\x12\x0c\n\x04\x61xis\x18\x02 \x01(\t\x12 \n\x04unit\x18\x03 \x01(\x0e\x32\x12.clmm.host.v1.Unit\"\x86\x01\n\x05\x43hunk\x12\x0e\n\x06stream\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05t0_ns\x18\x03 \x01(\x10\x12\x12\n\noffsets_us\x18\x04 \x03(\x11\x12\x0e\n\x06values\x18\x05 \x03(\x02\x12\x17\n\x0foldest_sequence\x18\x06 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x07 \x01(\x10\"\xb3\x01\n\x0bStreamReply\x12\x1f\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x11.clmm.host.v1.Ack\x12\'\n\x08refusals\x18\x02 \x03(\x0b\x32\x15.clmm.host.v1.Refusal\x12\x10\n\x08warnings\x18\x03 \x03(\t\x12\x0f\n\x07sent_ns\x18\x04 \x01(\x10\x12\x13\n\x0breceived_ns\x18\x05 \x01(\x10\x12\x12\n\nreplied_ns\x18\x06 \x01(\x10\x12\x0e\n\x06\x65nding\x18\x07 \x01(\t\",\n\x03\x41\x63k\x12\x0e\n\x06stream\x18\x01 \x01(\r\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"f\n\x07Refusal\x12\x0e\n\x06stream\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12)\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1a.clmm.host.v1.RefusalCause\x12\x0e\n\x06reason\x18\x04 \x01(\t*\xc9\x01\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\"\n\x1eUNIT_METRES_PER_SECOND_SQUARED\x10\x01\x12\x1b\n\x17UNIT_RADIANS_PER_SECOND\x10\x02\x12\x13\n\x0fUNIT_MICROTESLA\x10\x03\x12\x0f\n\x0bUNIT_METRES\x10\x04\x12\x0c\n\x08UNIT_ONE\x10\x05\x12\x19\n\x15UNIT_STANDARD_GRAVITY\x10\x06\x12\x1b\n\x17UNIT_DEGREES_PER_SECOND\x10\x07*0\n\x05\x46rame\x12\x15\n\x11\x46RAME_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46RAME_DEVICE\x10\x01*.\n\x05\x43lock\x12\x15\n\x11\x43LOCK_UNSPECIFIED\x10\x00\x12\x0e\n\nCLOCK_UNIX\x10\x01*h\n\x0cRefusalCause\x12\x1d\n\x19REFUSAL_CAUSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17REFUSAL_CAUSE_MALFORMED\x10\x01\x12\x1c\n\x18REFUSAL_CAUSE_NO_CONSENT\x10\x02\x32N\n\x06Ingest\x12\x44\n\x06Stream\x12\x1b.clmm.host.v1.StreamRequest\x1a\x19.clmm.host.v1.StreamReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'client.host.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNIT']._serialized_start=967
-  _globals['_UNIT']._serialized_end=1168
-  _globals['_FRAME']._serialized_start=1170
-  _globals['_FRAME']._serialized_end=1218
-  _globals['_CLOCK']._serialized_start=1220
-  _globals['_CLOCK']._serialized_end=1266
-  _globals['_REFUSALCAUSE']._serialized_start=1268
-  _globals['_REFUSALCAUSE']._serialized_end=1372
-  _globals['_STREAMREQUEST']._serialized_start=45
-  _globals['_STREAMREQUEST']._serialized_end=146
-  _globals['_HEADER']._serialized_start=149
-  _globals['_HEADER']._serialized_end=345
-  _globals['_SENSORSTREAM']._serialized_start=347
-  _globals['_SENSORSTREAM']._serialized_end=434
-  _globals['_CHANNEL']._serialized_start=436
-  _globals['_CHANNEL']._serialized_end=511
-  _globals['_CHUNK']._serialized_start=514
-  _globals['_CHUNK']._serialized_end=648
-  _globals['_STREAMREPLY']._serialized_start=651
-  _globals['_STREAMREPLY']._serialized_end=814
-  _globals['_ACK']._serialized_start=816
-  _globals['_ACK']._serialized_end=860
-  _globals['_REFUSAL']._serialized_start=862
-  _globals['_REFUSAL']._serialized_end=964
-  _globals['_INGEST']._serialized_start=1374
-  _globals['_INGEST']._serialized_end=1452
+  _globals['_UNIT']._serialized_start=1025
+  _globals['_UNIT']._serialized_end=1226
+  _globals['_FRAME']._serialized_start=1228
+  _globals['_FRAME']._serialized_end=1276
+  _globals['_CLOCK']._serialized_start=1278
+  _globals['_CLOCK']._serialized_end=1324
+  _globals['_REFUSALCAUSE']._serialized_start=1326
+  _globals['_REFUSALCAUSE']._serialized_end=1430
+  _globals['_STREAMREQUEST']._serialized_start=46
+  _globals['_STREAMREQUEST']._serialized_end=181
+  _globals['_END']._serialized_start=183
+  _globals['_END']._serialized_end=188
+  _globals['_HEADER']._serialized_start=191
+  _globals['_HEADER']._serialized_end=387
+  _globals['_SENSORSTREAM']._serialized_start=389
+  _globals['_SENSORSTREAM']._serialized_end=476
+  _globals['_CHANNEL']._serialized_start=478
+  _globals['_CHANNEL']._serialized_end=553
+  _globals['_CHUNK']._serialized_start=556
+  _globals['_CHUNK']._serialized_end=690
+  _globals['_STREAMREPLY']._serialized_start=693
+  _globals['_STREAMREPLY']._serialized_end=872
+  _globals['_ACK']._serialized_start=874
+  _globals['_ACK']._serialized_end=918
+  _globals['_REFUSAL']._serialized_start=920
+  _globals['_REFUSAL']._serialized_end=1022
+  _globals['_INGEST']._serialized_start=1432
+  _globals['_INGEST']._serialized_end=1510
 # @@protoc_insertion_point(module_scope)

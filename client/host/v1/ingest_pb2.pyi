@@ -50,12 +50,18 @@ REFUSAL_CAUSE_MALFORMED: RefusalCause
 REFUSAL_CAUSE_NO_CONSENT: RefusalCause
 
 class StreamRequest(_message.Message):
-    __slots__ = ("header", "chunk")
+    __slots__ = ("header", "chunk", "end")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     header: Header
     chunk: Chunk
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
+    end: End
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ...) -> None: ...
+
+class End(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Header(_message.Message):
     __slots__ = ("recording", "subject", "device", "placement", "streams", "frame", "clock")
@@ -114,20 +120,22 @@ class Chunk(_message.Message):
     def __init__(self, stream: _Optional[int] = ..., sequence: _Optional[int] = ..., t0_ns: _Optional[int] = ..., offsets_us: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., oldest_sequence: _Optional[int] = ..., sent_ns: _Optional[int] = ...) -> None: ...
 
 class StreamReply(_message.Message):
-    __slots__ = ("acks", "refusals", "warnings", "sent_ns", "received_ns", "replied_ns")
+    __slots__ = ("acks", "refusals", "warnings", "sent_ns", "received_ns", "replied_ns", "ending")
     ACKS_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     SENT_NS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_NS_FIELD_NUMBER: _ClassVar[int]
     REPLIED_NS_FIELD_NUMBER: _ClassVar[int]
+    ENDING_FIELD_NUMBER: _ClassVar[int]
     acks: _containers.RepeatedCompositeFieldContainer[Ack]
     refusals: _containers.RepeatedCompositeFieldContainer[Refusal]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     sent_ns: int
     received_ns: int
     replied_ns: int
-    def __init__(self, acks: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., sent_ns: _Optional[int] = ..., received_ns: _Optional[int] = ..., replied_ns: _Optional[int] = ...) -> None: ...
+    ending: str
+    def __init__(self, acks: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., sent_ns: _Optional[int] = ..., received_ns: _Optional[int] = ..., replied_ns: _Optional[int] = ..., ending: _Optional[str] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("stream", "next_sequence")

@@ -48,7 +48,7 @@ class IngestServicer:
         """A header, then chunks. The host answers when chunks are on its disk: what was answered may be forgotten, all else is to be sent again
         after a disconnect. The header is answered at once, with where each stream goes on.
 
-        Ends with OK when the sensor ends its side: its recording is finished, and silence no alarm. Any other end is a disconnect.
+        Ends with OK when the sensor ends its side and all it sent is answered. A sensor whose recording is finished says End before.
         INVALID_ARGUMENT: the header, or a message that is none; correct the sensor. ALREADY_EXISTS: another sensor has this modality in this
         recording. RESOURCE_EXHAUSTED: the disk or the store is full; nothing that was answered is lost, try again later.
         """

@@ -155,6 +155,7 @@ def test_a_clock_that_is_off_is_told_once(on_host, header_message, chunk):
         ([b"\xff\xff\xff"], "INVALID_ARGUMENT: expected a message of clmm.host.v1"),
         (["header", b"\xff\xff\xff"], "INVALID_ARGUMENT: device 'watch'.*cannot read the message"),
         (["header", "header"], "INVALID_ARGUMENT: device 'watch'.*expected a chunk, found header"),
+        (["header", "end", "chunk"], "INVALID_ARGUMENT: device 'watch'.*expected a chunk, found chunk after the end"),
         (["header", b"\0" * 1_000_001], "RESOURCE_EXHAUSTED"),
         (["taken"], "ALREADY_EXISTS: device 'phone'"),
     ],
@@ -163,6 +164,7 @@ def test_a_call_that_cannot_go_on_ends_with_the_reason(on_host, kept, header_mes
     there = {
         "chunk": sent(chunk(1, 0)),
         "header": pb.StreamRequest(header=header_message()),
+        "end": pb.StreamRequest(end=pb.End()),
         "bad header": pb.StreamRequest(header=header_message(subject="/")),
         "taken": pb.StreamRequest(header=header_message(device="phone")),
     }
@@ -187,8 +189,14 @@ def test_a_sensor_that_connects_again_takes_over(on_host, kept, header_message, 
         await asyncio.sleep(0.01)
         await new.write(header)
         greeting = await new.read()
-        assert await old.code() == grpc.StatusCode.ABORTED
-        assert "found a newer one" in await old.details()
+        answers = [await old.read()]
+        while not answers[-1].ending:
+            answers.append(await old.read())
+        assert "found a newer one" in answers[-1].ending
+        await old.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError, match="found a newer one") as caught:
+            await old.read()
+        assert caught.value.code() == grpc.StatusCode.ABORTED
         return [ack.next_sequence for ack in greeting.acks]
 
     assert on_host(scenario) == [1], "what the old one sent is on the disk before the new one hears where to go on"
@@ -232,3 +240,28 @@ def test_a_sensor_gets_in_beside_one_that_sends_without_a_pause(on_host, header_
         return replies
 
     assert last_acks(on_host(scenario)) == {1: 1}
+
+
+@pytest.mark.parametrize(("how", "is_finished"), [("says so", True), ("ends its side", False), ("is cut off", False)])
+def test_a_recording_is_finished_when_its_sensor_says_so_alone(on_host, header_message, chunk, tmp_path, how, is_finished):
+    async def scenario(host, channel):
+        for number in range(10):  # how a call ends is a race within gRPC
+            call = ingest_pb2_grpc.IngestStub(channel).Stream(metadata=host.as_(Role.SENSOR), timeout=10)
+            await call.write(pb.StreamRequest(header=header_message(recording=f"r{number}")))
+            await call.read()
+            await call.write(sent(chunk(1, 0)))
+            await call.read()
+            if how == "says so":
+                await call.write(pb.StreamRequest(end=pb.End()))
+            if how == "is cut off":
+                call.cancel()
+            else:
+                await call.done_writing()
+                assert await call.read() is grpc.aio.EOF
+        await asyncio.sleep(0.2)
+
+    on_host(scenario)
+    store = Store(tmp_path / "host", Limits())
+    found = store.connection.execute("SELECT is_finished FROM streams").fetchall()
+    store.close()
+    assert found == [(is_finished,)] * 10

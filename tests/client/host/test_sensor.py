@@ -8,7 +8,9 @@ import pytest
 
 from client.host.calls import HostCallError
 from client.host.daemon import HostConfig, serving
+from client.host.schema import StoreFullError
 from client.host.sensor import Patience, Sensor
+from client.host.store import Store
 from client.host.tokens import Role, add_token
 from clmm_core.errors import ConfigError
 from simulation.bench.cut_connection import wire_to
@@ -92,6 +94,31 @@ def test_a_wrong_token_is_final(on_host, header_message):
             await Sensor(host.target, "x", header_message()).run()
 
     on_host(scenario)
+
+
+def test_why_a_connection_ended_is_what_the_host_said_also_in_the_middle_of_sending(on_host, header_message, monkeypatch):
+    """gRPC puts "Internal error from Core" before it, more often than not, where a write meets the end of a call."""
+    num_tries = 20
+
+    def refuse(*_: object) -> None:
+        raise StoreFullError("expected room")
+
+    async def scenario(host, channel):
+        troubles: list[str] = []
+
+        async def sleep(seconds: float) -> None:
+            troubles.append(sensor.trouble)
+            if len(troubles) == num_tries:
+                raise asyncio.CancelledError
+
+        sensor = Sensor(host.target, host.tokens[Role.SENSOR], header_message(), patience=QUICK, sleep=sleep)
+        give(sensor, 0, 10_000)
+        await asyncio.wait({asyncio.create_task(sensor.run())})
+        return host.target, troubles
+
+    monkeypatch.setattr(Store, "add", refuse)
+    target, troubles = on_host(scenario)
+    assert troubles == [f"host at {target}: RESOURCE_EXHAUSTED: expected room"] * num_tries
 
 
 def test_without_a_host_it_tries_until_its_patience_ends(header_message):

@@ -41,6 +41,9 @@ DELETED = Deleted(
     num_searched_before=10,
     num_found_before=10,
     num_files_of_export=4,
+    num_in_range=5,
+    num_found_of_range=0,
+    num_kept_lost=0,
     num_found_after=0,
     is_label_found_after=False,
     left_bytes=5,
@@ -66,6 +69,8 @@ DELETED = Deleted(
         (refusals_in_words, (BIG, DISK, TOKENS), (BIG, DISK, replace(TOKENS, num_let_in=1))),
         (deleted_in_words, (DELETED,), (replace(DELETED, num_found_after=1),)),
         (deleted_in_words, (DELETED,), (replace(DELETED, num_found_before=9),)),
+        (deleted_in_words, (DELETED,), (replace(DELETED, num_found_of_range=1),)),
+        (deleted_in_words, (DELETED,), (replace(DELETED, num_kept_lost=1),)),
     ],
 )
 def test_a_row_says_whether_it_is_enough(words, good, bad):
@@ -105,6 +110,7 @@ def test_drawn_tables_are_read_or_refused():
 def test_deleted_is_searched_for():
     found = deleted()
     assert (found.num_samples, found.num_found_before, found.num_found_after) == (50_000, found.num_searched_before, 0)
+    assert (found.num_in_range, found.num_found_of_range, found.num_kept_lost) == (2_200, 0, 0)
 
 
 def test_wrong_tokens_open_nothing():
