@@ -69,7 +69,7 @@ def bench_export(
 @app.command("host")
 def bench_host(
     *,
-    rows: Annotated[str, typer.Option(help="Rows of docs/results/host.md, with commas between.")] = "H1,H2,H3,H5,H7,H8",
+    rows: Annotated[str, typer.Option(help="Rows of docs/results/host.md, with commas between.")] = "H1,H2,H3,H5,H6,H7,H8",
     results: Annotated[Path, typer.Option(help="Folder whose `bench` keeps what is measured.")] = Path("results"),
     page: Annotated[Path | None, typer.Option(help="A Markdown page that gets the rows, between its marks.")] = None,
 ) -> None:

@@ -43,6 +43,14 @@ class Rounds:
     """By program, the memory that one host's processes held at once at most, in bytes; empty where it was not looked at."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundsInTurn:
+    """Runs of both kinds, in turn."""
+
+    daemons: tuple[Rounds, ...]
+    plain: tuple[Rounds, ...]
+
+
 @contextmanager
 def federation() -> Iterator[tuple[LoopbackFederation, Path]]:
     """Run a SuperLink with three registered hosts, none started, and give it with the app; each host has a person's recordings."""

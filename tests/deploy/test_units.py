@@ -3,12 +3,14 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.federation_folder import FederationFolder
 
+BIN = Path(sys.executable).parent
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
@@ -17,7 +19,10 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 def test_systemd_accepts_every_unit_and_what_it_starts_is_what_provision_makes(federation: FederationFolder, tmp_path: Path):
     for unit in UNITS:
         text = (
-            unit.read_text().replace("/srv/clmm/server", str(federation.server)).replace("/srv/clmm/hosts", str(federation.root / "hosts"))
+            unit.read_text()
+            .replace("/srv/clmm/server", str(federation.server))
+            .replace("/srv/clmm/hosts", str(federation.root / "hosts"))
+            .replace("/srv/clmm/venv/bin", str(BIN))
         )
         (tmp_path / unit.name.replace("@", "@ward-1")).write_text(text)
     done = subprocess.run(
