@@ -5,6 +5,7 @@
     ├── DataError           fix the recordings or their folder, then start again
     ├── ModelFileError         get the model's file again, export it again, or feed it what it was made for
     ├── DeviceSkippedError     this device cannot take part in this stage; the others go on
+    ├── NotNowError         a host does not take part now; ask it again later
     ├── CodeMismatchError   a host runs other client code than the server's; reinstall it
     └── RoundFailedError    too few hosts answered; look at the hosts, then start again
 
@@ -30,6 +31,10 @@ class ModelFileError(ClmmError):
 
 class DeviceSkippedError(ClmmError):
     """One device cannot take part in one stage, for the reason in the message."""
+
+
+class NotNowError(ClmmError):
+    """A host does not answer now, for the reason in the message; it may later."""
 
 
 class CodeMismatchError(ClmmError):

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from clmm_core import errors
-from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
+from clmm_core.errors import ClmmError, CodeMismatchError, NotNowError, RoundFailedError
 from clmm_core.federated.codec import ARRAYS, ERROR, REPLY, TASK, from_json, join_arrays, split_arrays, to_json
 from server.hosts import Answer, Enough, Question
 
@@ -67,7 +67,8 @@ class FlowerHosts:
     ) -> tuple[dict[int, Answer], dict[int, str]]:
         """Send every question at once and wait for the answers, at most the round's time; see `Hosts`.
 
-        A host that says that it cannot, or whose answer cannot be read, is one that did not answer: it ends the run only if all are so.
+        A host that says that it cannot, or whose answer cannot be read, is one that did not answer: it ends the run only if all are so, and
+        not where they only cannot now.
         """
         self._drop_late()
         closes_s = self._clock() + self._round_timeout_s
@@ -84,8 +85,9 @@ class FlowerHosts:
                 failures.pop(host, None)
             except ClmmError as error:
                 failures[host], refusals[host] = str(error), error
-        if refusals and not answers:
-            raise next(iter(refusals.values()))
+        lasting = [error for error in refusals.values() if not isinstance(error, NotNowError)]
+        if lasting and not answers:
+            raise lasting[0]
         if enough is not None and enough(answers):
             failures = {host: failures[host] for host in refusals}  # the others are late, which is nobody's fault
         return {host: answers[host] for host in questions if host in answers}, failures

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,29 @@ from client.host.export import export
 from client.host.header import check_name
 from client.host.schema import full_disk_told
 from client.host.store import Store
+from client.host.turn import Turn
 from client.host.v1 import consent_pb2 as pb
 from client.host.v1 import consent_pb2_grpc
 from clmm_core.errors import DataError
 
 CONFIRMATION = "delete all"
 PIECE_BYTES = 256_000
-TURN_WAIT_S = 60.0
-"""So long a deletion waits for an export that is being written, and the other way round."""
 
 
 class ConsentService(consent_pb2_grpc.ConsentServicer):
     """Does with recordings what the wearer wishes."""
 
-    def __init__(self, store: Store, thread: StoreThread, clock: Clock, forget: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, store: Store, thread: StoreThread, clock: Clock, turn: Turn, forget: Callable[[], Awaitable[None]]) -> None:
         """Serve.
 
         Args:
             store: the host's.
             thread: that uses it.
             clock: tells the time.
-            forget: lets go of what other processes of this host hold of recordings; awaited after they are deleted.
+            turn: of those that read or delete much.
+            forget: lets go of what else this host holds of recordings; awaited before and after they are deleted.
         """
-        self._store, self._thread, self._clock, self._forget = store, thread, clock, forget
-        self._turn = asyncio.Lock()
+        self._store, self._thread, self._clock, self._turn, self._forget = store, thread, clock, turn, forget
 
     async def Pause(self, _: pb.PauseRequest, __: Any) -> pb.PauseReply:  # noqa: N802  the API's name
         """Keep nothing from now on."""
@@ -55,7 +54,8 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             raise DataError(f"expected a start since 1970 and an end after it, in ns, found {request.start_ns} to {request.end_ns}")
         if request.subject:
             check_name("subject", request.subject)
-        async with self._taking_turns():
+        async with self._turn.taken():
+            await self._forget()
             try:
                 erased = await self._thread.run(erase, self._store, (request.start_ns, request.end_ns), request.subject)
             finally:
@@ -66,7 +66,8 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         """Delete everything."""
         if request.confirmation != CONFIRMATION:
             raise DataError(f"confirmation: expected '{CONFIRMATION}', lest it is a mistake, found '{request.confirmation[:80]}'")
-        async with self._taking_turns():
+        async with self._turn.taken():
+            await self._forget()
             try:
                 erased = await self._thread.run(erase_all, self._store, self._clock())
             finally:
@@ -77,7 +78,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         """Write everything in the folder format, and send it."""
         if request.subject:
             check_name("subject", request.subject)
-        async with self._taking_turns():
+        async with self._turn.taken():
             folder, left_out = await asyncio.to_thread(self._export, request.subject)
             files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         for file in files:
@@ -89,18 +90,6 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         """Export over a connection of its own, so that sensors go on meanwhile."""
         with full_disk_told(self._store.path), closing(sqlite3.connect(f"file:{self._store.path}?mode=ro", uri=True)) as connection:
             return export(connection, self._store.path.parent, subject)
-
-    @asynccontextmanager
-    async def _taking_turns(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(TURN_WAIT_S):
-                await self._turn.acquire()
-        except TimeoutError as error:
-            raise StoreBusyError(f"expected the export or deletion before to end in {TURN_WAIT_S:g} s, it goes on: try again") from error
-        try:
-            yield
-        finally:
-            self._turn.release()
 
 
 async def _pieces(folder: Path, file: Path) -> AsyncIterator[pb.ExportReply]:

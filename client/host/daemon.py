@@ -29,6 +29,7 @@ from client.host.retention import Limits
 from client.host.status_service import StatusService
 from client.host.store import Store
 from client.host.tokens import Tokens
+from client.host.turn import Turn
 from client.host.v1 import (
     consent_pb2,
     consent_pb2_grpc,
@@ -148,11 +149,11 @@ async def serving(config: HostConfig, clock: Clock) -> AsyncIterator[tuple[int, 
             store = await thread.run(Store, config.folder, config.limits)
             try:
                 async with AsyncExitStack() as stack:
-                    federation = None
+                    federation, turn = None, Turn()
                     if config.federation is not None:
-                        taking = taking_part(config.federation, config.folder, store, thread, clock)
+                        taking = taking_part(config.federation, config.folder, store, turn, clock)
                         federation = await stack.enter_async_context(taking)
-                    yield await stack.enter_async_context(_listening(config, store, thread, clock, federation))
+                    yield await stack.enter_async_context(_listening(config, store, thread, clock, turn, federation))
             finally:
                 await thread.run(store.close)
         finally:
@@ -161,18 +162,22 @@ async def serving(config: HostConfig, clock: Clock) -> AsyncIterator[tuple[int, 
 
 @asynccontextmanager
 async def _listening(
-    config: HostConfig, store: Store, thread: StoreThread, clock: Clock, federation: Federation | None
+    config: HostConfig, store: Store, thread: StoreThread, clock: Clock, turn: Turn, federation: Federation | None
 ) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
     committer = Committer(store, thread, clock)
     live = Live(Models(config.folder / MODELS))
     ingest = IngestService(store, thread, committer, clock, live)
+
+    async def forget() -> None:
+        live.forget()
+        if federation is not None:
+            await federation.forget()
+
     server = grpc.aio.server(interceptors=[Boundary(Tokens(config.folder))], options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     ingest_pb2_grpc.add_IngestServicer_to_server(ingest, server)
     labels_pb2_grpc.add_LabelsServicer_to_server(LabelsService(store, thread), server)
     status_pb2_grpc.add_StatusServicer_to_server(StatusService(store, thread, committer, ingest.vitals, clock, federation), server)
-    consent_pb2_grpc.add_ConsentServicer_to_server(
-        ConsentService(store, thread, clock, federation.forget if federation is not None else _nothing), server
-    )
+    consent_pb2_grpc.add_ConsentServicer_to_server(ConsentService(store, thread, clock, turn, forget), server)
     recognition_pb2_grpc.add_RecognitionServicer_to_server(RecognitionService(live), server)
     names = [descriptor.services_by_name[name].full_name for name, descriptor in SERVED.items()]
     healths = health.aio.HealthServicer()
@@ -192,10 +197,6 @@ async def _listening(
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
-
-
-async def _nothing() -> None:
-    """Nothing else holds recordings."""
 
 
 def _bind(server: "grpc.aio.Server", config: HostConfig) -> int:

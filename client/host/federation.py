@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from client.host.committer import Clock, StoreThread
+from client.host.committer import Clock
 from client.host.machine_conditions import conditions_now
 from client.host.models import FOLDER
 from client.host.store import Store
@@ -19,12 +20,13 @@ from client.host.trainer_process import OPTIONS, TrainerProcess
 from client.host.training_copy import copy_for_training
 from client.host.training_rules import TrainingRules, why_not
 from client.host.training_service import TrainingService
+from client.host.turn import Turn
 from client.host.v1 import status_pb2, training_pb2_grpc
 from clmm_core.errors import ConfigError
 
 SOCKET = "federation.sock"
 MAX_SOCKET_PATH = 107
-"""Characters, of a unix socket's address on Linux."""
+"""Bytes, of a unix socket's address on Linux."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +62,20 @@ class Federation:
 
 
 @asynccontextmanager
-async def taking_part(
-    config: FederationConfig, host_folder: Path, store: Store, thread: StoreThread, clock: Clock
-) -> AsyncIterator[Federation]:
+async def taking_part(config: FederationConfig, host_folder: Path, store: Store, turn: Turn, clock: Clock) -> AsyncIterator[Federation]:
     """Run a SuperNode and answer what it is asked, inside the block.
 
     Raises:
         ConfigError: the federation's folder is none, or the host's has too long a name for a socket.
     """
     socket = host_folder.absolute() / SOCKET
-    if len(str(socket)) > MAX_SOCKET_PATH:
-        raise ConfigError(
-            f"{socket}: expected a path of at most {MAX_SOCKET_PATH} characters, found {len(str(socket))}: move the host's folder"
-        )
+    if (length := len(os.fsencode(socket))) > MAX_SOCKET_PATH:
+        raise ConfigError(f"{socket}: expected a path of at most {MAX_SOCKET_PATH} bytes, found {length}: move the host's folder")
     supernode = Supernode(config.folder, socket, host_folder / "supernode.log")
     training = TrainingService(
         TrainerProcess(host_folder.absolute(), host_folder / "trainer.log"),
         lambda: _why_not(config.rules, store),
-        _copies(host_folder, thread),
+        _copies(host_folder, turn),
         host_folder.absolute() / FOLDER,
         clock,
     )
@@ -102,11 +100,12 @@ async def _why_not(rules: TrainingRules, store: Store) -> str:
     return why_not(rules, conditions)
 
 
-def _copies(host_folder: Path, thread: StoreThread) -> "Callable[[], asyncio.Future[Path]]":
-    """Return what copies the store, in the thread that uses it, lest a deletion comes in between."""
+def _copies(host_folder: Path, turn: Turn) -> Callable[[], Awaitable[Path]]:
+    """Return what copies the store over a connection of its own, in turn with deletions and exports."""
     numbers = itertools.count()
 
-    def copied() -> "asyncio.Future[Path]":
-        return asyncio.ensure_future(thread.run(copy_for_training, host_folder, next(numbers)))
+    async def copied() -> Path:
+        async with turn.taken():
+            return await asyncio.to_thread(copy_for_training, host_folder, next(numbers))
 
     return copied

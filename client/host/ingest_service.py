@@ -84,9 +84,9 @@ class IngestService(ingest_pb2_grpc.IngestServicer):
         await self._committer.flushed()
 
     def _recognise(self, header: Header, stream: SensorStream, chunk: Chunk) -> None:
-        """Let the model see samples before they are on the disk, unless the wearer paused the host."""
-        if not self._store.is_paused:
-            self._live.took(header, stream, chunk)
+        """Let the model see samples before they are on the disk, those that may be kept."""
+        if (wanted := self._store.wanted(chunk, header.subject)) is not None:
+            self._live.took(header, stream, wanted)
 
     def _leave(self, session: "_Session") -> None:
         for stream in session.streams.values():

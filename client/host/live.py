@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 """So often it is looked whether the model is another one."""
+CLOCK_SET_NS = 60_000_000_000
+"""A sensor whose samples are older than those before by more than this had its clock set: it is recognised anew. Less is late, or twice."""
 MAX_WEARERS = 64
 """Recordings that are recognised at once; the one that was silent longest is forgotten first."""
 MAX_WAITING = 256
@@ -75,22 +77,31 @@ class Live:
         """Of the current model; empty without one."""
         return self._path.parent.name if self._path is not None else ""
 
+    def forget(self) -> None:
+        """Let go of all samples: they are being deleted."""
+        self._worn = {}
+
     def took(self, header: Header, stream: SensorStream, chunk: Chunk) -> None:
-        """Look at samples that arrived, in SI units; tells watchers what they complete."""
+        """Look at samples that arrived, in SI units; tells watchers what they complete. Whatever goes wrong here, recording goes on."""
+        wearer = (header.subject, header.recording)
+        try:
+            self._took(wearer, stream, chunk)
+        except Exception as error:  # ours: other channels; onnxruntime's, which derive from Exception alone; a file that is not to be read
+            self._worn.pop(wearer, None)  # begin anew with what comes next
+            if str(error) != self._told:
+                self._told = str(error)
+                _LOG.warning("not recognised: %s", error)
+
+    def _took(self, wearer: Wearer, stream: SensorStream, chunk: Chunk) -> None:
         arrived_s = time.perf_counter()
         self.look()
         if self._model is None:
             return
-        wearer = (header.subject, header.recording)
-        try:
+        worn = self._of(wearer)
+        if any(chunk.end_ns < worn.last_ns.get(name, 0) - CLOCK_SET_NS for name in stream.modalities):
+            del self._worn[wearer]
             worn = self._of(wearer)
-            answers = [answer for name, columns in _columns(stream).items() for answer in _added(worn, name, chunk, columns)]
-        except ClmmError as error:  # a clock that was set, other channels: it is recorded all the same
-            del self._worn[wearer]  # begin anew with what comes next
-            if str(error) != self._told:
-                self._told = str(error)
-                _LOG.warning("subject '%s', recording '%s': not recognised: %s", *wearer, error)
-            return
+        answers = [answer for name, columns in _columns(stream).items() for answer in _added(worn, name, chunk, columns)]
         for answer in answers:
             latency_ms = (time.perf_counter() - arrived_s) * 1000
             self._tell(Recognised(*wearer, answer, self._model.metadata.classes, self.name, latency_ms))

@@ -207,12 +207,12 @@ class Store:
         else:
             progress.note(arrival.sequence)
             if isinstance(arrival, Chunk):
-                if (wanted := self._wanted(arrival, progress.subject)) is None:
+                if (wanted := self.wanted(arrival, progress.subject)) is None:
                     added.withheld.append((arrival.stream, arrival.sequence))
                 else:
                     added.kept.append(wanted)
 
-    def _wanted(self, chunk: Chunk, subject: str) -> Chunk | None:
+    def wanted(self, chunk: Chunk, subject: str) -> Chunk | None:
         """Return what of a chunk may be kept."""
         if self.is_paused:
             return None

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from client.host.trainer_process import log_file
 from clmm_core.errors import ConfigError
 
 START = "start-supernode"
@@ -55,22 +56,29 @@ class Supernode:
         """Start it, and again whenever it ended, until cancelled; then it is ended."""
         try:
             while True:
-                with self._log.open("ab") as log:
-                    self._process = await asyncio.create_subprocess_exec(
-                        str(self._folder.absolute() / START),
-                        stdin=asyncio.subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        env=os.environ | {HOST_SOCKET: str(self._socket)},
-                        start_new_session=True,  # it starts processes of its own, which end with it
-                        preexec_fn=_end_with_parent,
-                    )
-                code = await self._process.wait()
-                _LOG.warning("the SuperNode ended with %d, and starts again in %g s: see %s", code, RESTART_S, self._log)
-                self._signal(signal.SIGKILL)
+                try:
+                    self._process = await self._started()
+                except OSError as error:  # a full disk, too little memory: it may be better later
+                    _LOG.warning("the SuperNode cannot be started, and is tried again in %g s: %s", RESTART_S, error)
+                else:
+                    code = await self._process.wait()
+                    _LOG.warning("the SuperNode ended with %d, and starts again in %g s: see %s", code, RESTART_S, self._log)
+                    self._signal(signal.SIGKILL)
                 await self._pause(RESTART_S)
         finally:
             await self._end()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        with log_file(self._log) as log:
+            return await asyncio.create_subprocess_exec(
+                str(self._folder.absolute() / START),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {HOST_SOCKET: str(self._socket)},
+                start_new_session=True,  # it starts processes of its own, which end with it
+                preexec_fn=_end_with_parent,
+            )
 
     async def _end(self) -> None:
         if self._process is None or self._process.returncode is not None:

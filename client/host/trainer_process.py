@@ -4,7 +4,7 @@ import asyncio
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 
@@ -15,7 +15,7 @@ from clmm_core.errors import ClmmError
 SOCKET = "trainer.sock"
 START_S = 120.0
 """PyTorch takes ten seconds to load on a slow card."""
-END_S = 5.0
+MAX_LOG_BYTES = 5_000_000
 LONGEST_S = 3600.0
 """See `client.training.forward.LONGEST_S`, which this package does not import: it brings Flower."""
 MESSAGE_BYTES = 256_000_000
@@ -60,40 +60,57 @@ class TrainerProcess:
         }[kind]
         try:
             answered: pb.Answered = (await call(request(question=question), timeout=LONGEST_S)).answered
-        except grpc.RpcError as error:
+        except (grpc.RpcError, asyncio.CancelledError) as error:  # the second also where `end` closed the channel meanwhile
             await self.end()
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             asked = f"{kind}.{question.action}"
-            raise TrainerError(f"the process that trains failed over '{asked}': {error.details()}: see {self._log}") from error
+            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "it was ended"
+            raise TrainerError(f"the process that trains failed over '{asked}': {reason}: see {self._log}") from error
         return answered
 
     async def end(self) -> None:
-        """End the process, whatever it does."""
-        if self._channel is not None:
-            await self._channel.close()
-        if self._process is not None and self._process.returncode is None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            try:
-                await asyncio.wait_for(self._process.wait(), END_S)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        self._channel = self._process = None
+        """Kill the process, whatever it does: it keeps nothing that anybody needs."""
+        process, channel = self._process, self._channel
+        self._process = self._channel = None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if channel is not None:
+            await channel.close()
 
     async def _start(self) -> None:
         await self.end()
         with suppress(FileNotFoundError):
             self._socket.unlink()
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+        with log_file(self._log) as log:
+            process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "client.training.trainer", str(self._socket)), stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log
             )
-        self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=OPTIONS)
-        ready = asyncio.ensure_future(self._channel.channel_ready())
-        ended = asyncio.ensure_future(self._process.wait())
-        done, _ = await asyncio.wait({ready, ended}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        for each in (ready, ended):
+        # A pool of its own: else gRPC would take the connection to the process before, which has just ended.
+        own = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        channel: Any = grpc.aio.insecure_channel(f"unix:{self._socket}", options=own)
+        self._process, self._channel = process, channel
+        ready, ended = asyncio.ensure_future(channel.channel_ready()), asyncio.ensure_future(process.wait())
+        done, waiting = await asyncio.wait({ready, ended}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
             each.cancel()
-        if ready not in done:
+        await asyncio.gather(ready, ended, return_exceptions=True)
+        if ready not in done or ready.exception() is not None or self._process is not process:
             await self.end()
             raise TrainerError(f"expected the process that trains to start within {START_S:g} s, it did not: see {self._log}")
+
+
+def log_file(path: Path) -> BinaryIO:
+    """Open a log to be added to; one that has grown too long begins anew."""
+    is_long = path.exists() and path.stat().st_size > MAX_LOG_BYTES
+    return path.open("wb" if is_long else "ab")
+
+
+def _is_cancelled() -> bool:
+    """Return whether whoever waits for this was told to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -38,9 +38,9 @@ def copy_for_training(host_folder: Path, number: int) -> Path:
             for subject in subjects_of(connection):
                 for session in sessions_of(connection, subject):
                     write_session(session, folder / subject / session.name)
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         shutil.rmtree(all_copies)
-        raise StoreFullError(f"{folder}: expected room for what training reads, cannot write it: {error}: free disk space") from error
+        raise StoreFullError(f"{folder}: expected room for what training reads, cannot make it: {error}: free disk space") from error
     if not any(folder.rglob(FILE_NAME)):
         raise DataError(f"{host_folder}: expected recordings to learn from, found none yet: wear a sensor first")
     return folder

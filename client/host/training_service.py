@@ -15,7 +15,7 @@ from client.host.committer import Clock
 from client.host.trainer_process import TrainerError, TrainerProcess
 from client.host.v1 import training_pb2 as pb
 from client.host.v1 import training_pb2_grpc
-from clmm_core.errors import ClmmError
+from clmm_core.errors import ClmmError, NotNowError
 
 IDLE_S = 900.0
 """So long after the last question the process that trains ends, and its memory is free: longer than a round of a fleet takes."""
@@ -62,7 +62,9 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
         self._trainer, self._copied, self._models, self._clock, self._idle_s = trainer, copied, models, clock, idle_s
         self._asking = asyncio.Lock()
         self._recordings: Path | None = None
-        self._ending: asyncio.TimerHandle | None = None
+        self._run_id = 0
+        """Flower's, of the run that learns from it."""
+        self._ending: asyncio.Task[None] | None = None
 
     async def Query(self, request: pb.QueryRequest, context: Any) -> pb.QueryReply:  # noqa: N802  the API's name
         """Answer what trains nothing."""
@@ -86,10 +88,12 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
     async def _answered(self, kind: str, question: pb.Question, context: Any) -> pb.Answered:
         if self._asking.locked():
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "this host still answers the question before")
-        if reason := await self.why_not():
-            _LOG.info("not asked to %s %s: %s", kind, question.action, reason)
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this host does not train now: {reason}")
         async with self._asking:
+            if reason := await self.why_not():
+                _LOG.info("not asked to %s %s: %s", kind, question.action, reason)
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this host does not train now: {reason}")
+            if self._ending is not None:
+                self._ending.cancel()
             try:
                 return await self._asked(kind, question)
             except TrainerError as error:
@@ -97,29 +101,41 @@ class TrainingService(training_pb2_grpc.TrainingServicer):
                 code, reason = grpc.StatusCode.UNAVAILABLE, str(error)
             except ClmmError as error:
                 code, reason = grpc.StatusCode.FAILED_PRECONDITION, str(error)
+            finally:
+                self._ending = asyncio.create_task(self._end_when_idle())
         await context.abort(code, reason)
         raise AssertionError("abort raises")
 
     async def _asked(self, kind: str, question: pb.Question) -> pb.Answered:
-        if self._ending is not None:
-            self._ending.cancel()
-        if self._recordings is None or question.action == FIRST:
-            self._recordings = await self._copied()
-        own = {"recordings": str(self._recordings), "models": str(self._models)}
+        own = {"recordings": str(await self._recordings_of(question)), "models": str(self._models)}
         question.node_config = json.dumps(json.loads(question.node_config) | own)
         _LOG.info("asked to %s %s", kind, question.action)
         received, began_s = question.content.ByteSize(), time.monotonic()
-        try:
-            answer = await self._trainer.ask(kind, question)
-        finally:
-            loop = asyncio.get_running_loop()
-            self._ending = loop.call_later(self._idle_s, lambda: asyncio.ensure_future(self._end_if_idle()))
+        answer = await self._trainer.ask(kind, question)
         _LOG.info("answered %s %s after %.2f s", kind, question.action, time.monotonic() - began_s)
         self.answered.last, self.answered.last_ns = f"{kind}.{question.action}", self._clock()
         self.answered.bytes_received += received
         self.answered.bytes_sent += answer.content.ByteSize()
         return answer
 
-    async def _end_if_idle(self) -> None:
-        if not self._asking.locked():
-            await self._trainer.end()
+    async def _recordings_of(self, question: pb.Question) -> Path:
+        """Return the copy that a question's run learns from: a new one where the run begins, or the daemon did since.
+
+        Raises:
+            NotNowError: another run has begun since.
+            ClmmError: there are no recordings, or no room for a copy.
+        """
+        if question.action != FIRST and self._recordings is not None:
+            if question.run_id != self._run_id:
+                raise NotNowError(f"this host takes part in run {self._run_id}, which began after run {question.run_id}: one run at a time")
+            return self._recordings
+        if self._recordings is not None:
+            self._recordings = None
+            await self._trainer.end()  # with the windows of the copy before
+        copy = await self._copied()
+        self._recordings, self._run_id = copy, question.run_id
+        return copy
+
+    async def _end_when_idle(self) -> None:
+        await asyncio.sleep(self._idle_s)
+        await self._trainer.end()

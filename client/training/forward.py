@@ -18,7 +18,7 @@ from client.host.v1.training_pb2 import (
 from client.host.v1.training_pb2_grpc import TrainingStub
 from client.refusal import refusal
 from client.training.records import as_records, from_records
-from clmm_core.errors import DeviceSkippedError
+from clmm_core.errors import NotNowError
 from clmm_core.federated.source import client_source
 
 LONGEST_S = 3600.0
@@ -52,7 +52,7 @@ def forward(message_type: str, content: RecordDict, context: Context, socket: Pa
         with grpc.insecure_channel(f"unix:{socket}", options=OPTIONS) as channel:
             answered = _asked(TrainingStub(channel), kind, question).answered
     except grpc.RpcError as error:
-        return refusal(DeviceSkippedError(f"the host's daemon does not answer '{message_type}': {error.details()} ({error.code().name})"))
+        return refusal(NotNowError(f"the host's daemon does not answer '{message_type}': {error.details()} ({error.code().name})"))
     if answered.HasField("state"):
         context.state = from_records(answered.state)
     return from_records(answered.content)

@@ -1,6 +1,7 @@
 """A model that came at the end of a run: it replaces the host's once it is seen to be whole, to answer as it should, and to be no worse."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from clmm_core.data.windows import NO_LABEL
 from clmm_core.errors import ModelFileError
 from clmm_core.export.calibrate import raw_windows
 from clmm_core.federated.messages import HostReceipt
-from clmm_core.recognise.golden import Golden, differences
+from clmm_core.recognise.golden import Golden, batch_of, differences
 from clmm_core.recognise.metadata import from_plain
 from clmm_core.recognise.onnx_model import OnnxModel
+from clmm_core.recognise.recogniser import Recogniser
 from clmm_core.training.tasks import DeliverTask
 
+MAX_BYTES = 64_000_000
+MAX_WINDOW_S = 0.1
+"""A hundred times what models of ours take."""
 FEWEST_WINDOWS = 20
 """Labelled windows of the wearer's own from which on two models are compared; fewer say nothing."""
 
@@ -29,15 +34,11 @@ def receive(task: DeliverTask, content: bytes, folder: Path) -> HostReceipt:
         folder: of the host's models.
     """
     try:
-        golden: Golden = from_plain(Golden, json.loads(task.golden))
-        model = OnnxModel.from_bytes(content, "the model that was sent")
-        if found := differences(content, model, golden):
-            return HostReceipt(is_installed=False, why=f"it is not what its golden vectors say: {'; '.join(found)}")
-        models = Models(folder)
-        current = models.current()
-        before, after = (None if each is None else accuracy(each, task.data) for each in (current and OnnxModel.open(current), model))
-    except (ModelFileError, ValueError, TypeError) as error:
+        model = _verified(content, task.golden)
+    except Exception as error:  # onnxruntime's errors derive from Exception alone; whatever it is, this model is not used
         return HostReceipt(is_installed=False, why=f"it cannot be used: {error}")
+    models = Models(folder)
+    before, after = _accuracy_of_current(models, model, task.data), accuracy(model, task.data)
     if before is not None and after is not None and after < before:
         return HostReceipt(is_installed=False, why=f"the one that is there is better on the wearer's labels: {before:.1%} to {after:.1%}")
     models.install(content, task.golden)
@@ -45,6 +46,39 @@ def receive(task: DeliverTask, content: bytes, folder: Path) -> HostReceipt:
         return HostReceipt(is_installed=True, why="verified; the wearer has too few labels to judge it on")
     than = "" if before is None else f", {before:.1%} before"
     return HostReceipt(is_installed=True, why=f"verified; {after:.1%} of the wearer's labelled windows right{than}")
+
+
+def _verified(content: bytes, golden_text: str) -> OnnxModel:
+    """Return a model that is what its golden vectors say, that live sensors can feed, and that is quick enough not to hold them up.
+
+    Raises:
+        ModelFileError: it is not.
+    """
+    if len(content) > MAX_BYTES:
+        raise ModelFileError(f"expected at most {MAX_BYTES:,} bytes, found {len(content):,}")
+    golden: Golden = from_plain(Golden, json.loads(golden_text))
+    model = OnnxModel.from_bytes(content, "the model that was sent")
+    if found := differences(content, model, golden):
+        raise ModelFileError(f"it is not what its golden vectors say: {'; '.join(found)}")
+    Recogniser(model)
+    batch = batch_of(golden)
+    began_s = time.perf_counter()
+    model.run(batch)
+    if (window_s := (time.perf_counter() - began_s) / len(golden.vectors)) > MAX_WINDOW_S:
+        raise ModelFileError(f"expected a window in {MAX_WINDOW_S:g} s, found {window_s:.2g}: recording would wait for it")
+    return model
+
+
+def _accuracy_of_current(models: Models, new: OnnxModel, data: DataConfig) -> float | None:
+    """Return the accuracy of the model that is there, None where there is none that can be compared with the new one."""
+    try:
+        current = models.current()
+        if current is None:
+            return None
+        model = OnnxModel.open(current)
+        return accuracy(model, data) if model.metadata.upright == new.metadata.upright else None
+    except Exception:  # a damaged file, one of an older format: the new one is better than that
+        return None
 
 
 def accuracy(model: OnnxModel, data: DataConfig) -> float | None:

@@ -49,7 +49,7 @@ def split_arrays(joined: Mapping[str, NDArray[Any]]) -> Arrays:
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return {name: arrays[name] for name in json.loads(header["__metadata__"][ORDER])}
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"expected arrays in one, found other bytes: {error}") from error
 
 

@@ -8,7 +8,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from clmm_core import errors
 from clmm_core.data.fleet import DataConfig
-from clmm_core.errors import ClmmError, CodeMismatchError, RoundFailedError
+from clmm_core.errors import ClmmError, CodeMismatchError, DataError, RoundFailedError
 from clmm_core.federated.arrays import Arrays
 from clmm_core.federated.codec import JOINED, from_json, join_arrays, split_arrays, to_json
 from clmm_core.federated.messages import DeviceTraining, HostUpdate
@@ -146,7 +146,10 @@ def test_a_host_that_does_not_answer_is_named():
     assert set(grid.looks[1:]) == {1}, "who has answered is not looked for again"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)], ids=lambda kind: kind.__name__)
+LASTING = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.NotNowError]
+
+
+@pytest.mark.parametrize("kind", LASTING, ids=lambda kind: kind.__name__)
 def test_what_a_host_refuses_is_raised_here_as_the_same_class(kind: type[ClmmError]):
     grid = FakeGrid(lambda message: refuse(message, kind.__name__, "anna/monday: expected m/s^2, found g"))
     with pytest.raises(ClmmError) as caught:
@@ -159,6 +162,15 @@ def test_what_a_host_refuses_is_raised_here_as_the_same_class(kind: type[ClmmErr
 def test_a_refusal_of_a_class_we_do_not_have_is_still_one_of_ours(kind: str):
     with pytest.raises(ClmmError, match="as it says"):
         ask(FakeGrid(lambda message: refuse(message, kind, "as it says")), 10)
+
+
+def test_hosts_that_cannot_now_did_not_answer_and_may_be_asked_again():
+    answers, failures = ask(FakeGrid(lambda message: refuse(message, "NotNowError", "it runs on its battery")), 10, 20)
+    assert answers == {}
+    assert failures == {host: f"it runs on its battery (said by host {host})" for host in (10, 20)}
+    kinds = {10: "NotNowError", 20: "DataError"}
+    with pytest.raises(DataError, match="as it says"):
+        ask(FakeGrid(lambda message: refuse(message, kinds[message.metadata.dst_node_id], "as it says")), 10, 20)
 
 
 def test_a_host_that_refuses_or_sends_nonsense_is_one_that_did_not_answer_while_others_do():

@@ -93,6 +93,33 @@ def test_what_comes_late_or_twice_is_not_recognised_again(models: Models, header
     assert len(watched(live, lambda: give(live, header(), 4, G, start_s=4.0))) >= len(first)
 
 
+def test_a_sensor_whose_clock_was_set_back_is_recognised_anew(models: Models, header, sign_model):
+    models.install(*sign_model(1.0))
+    live = Live(models)
+    give(live, header(), 4, G, start_s=2 * 86_400.0)
+    assert {each.answer.activity for each in watched(live, lambda: give(live, header(), 4, G))} == {"up"}
+
+
+def test_what_is_deleted_is_forgotten_here_too(models: Models, header, sign_model):
+    models.install(*sign_model(1.0))
+    live = Live(models)
+    give(live, header(), 0.5, G)
+    live.forget()
+    found = watched(live, lambda: give(live, header(), 1.5, G, start_s=0.5))
+    assert found[0].answer.start_ns == T0_NS + NS // 2, "windows begin anew"
+
+
+def test_whatever_fails_here_recording_goes_on(models: Models, header, sign_model, monkeypatch: pytest.MonkeyPatch):
+    models.install(*sign_model(1.0))
+    live = Live(models)
+
+    def refused() -> None:
+        raise PermissionError("models/current")
+
+    monkeypatch.setattr(models, "current", refused)
+    assert watched(live, lambda: give(live, header(), 2, G)) == []
+
+
 def test_sensors_that_the_model_does_not_know_do_no_harm(models: Models, header, sign_model):
     models.install(*sign_model(1.0))
     live = Live(models)

@@ -88,6 +88,24 @@ def test_it_ends_when_its_daemon_is_killed(program: Path, tmp_path: Path):
     assert gone(pid), "or a second SuperNode with the same key would be refused"
 
 
+def test_it_is_tried_again_where_it_could_not_be_started(program: Path, tmp_path: Path):
+    log = tmp_path / "log"
+    log.mkdir()  # no file can be opened there
+
+    async def pause(_: float) -> None:
+        log.rmdir()
+
+    async def run() -> None:
+        supernode = Supernode(program, Path("/run/host.sock"), log, pause)
+        running = asyncio.create_task(supernode.run())
+        await until_started(tmp_path, 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(run())
+
+
 def test_a_folder_without_the_program_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="expected a host's folder of `clmm provision`"):
         Supernode(tmp_path, Path("s"), tmp_path / "log")

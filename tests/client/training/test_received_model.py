@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from client.host.models import Models
+from client.training import received_model
 from client.training.received_model import receive
 from clmm_core.data.fleet import DataConfig
 from clmm_core.federated.messages import HostReceipt
@@ -49,6 +50,22 @@ def test_a_better_one_takes_its_place_and_a_worse_one_does_not(recordings: Path,
     assert not worse.is_installed
     assert "better on the wearer's labels: 100.0% to 0.0%" in worse.why
     assert Models(folder).current() == good
+
+
+def test_a_damaged_one_that_is_there_gives_way(recordings: Path, tmp_path: Path, sign_model):
+    Models(tmp_path / "models").install(b"damaged", "")
+    receipt = delivered(recordings, *sign_model(-1.0), tmp_path / "models")
+    assert receipt.is_installed
+    current = Models(tmp_path / "models").current()
+    assert current is not None
+    assert current.read_bytes() == sign_model(-1.0)[0]
+
+
+def test_one_that_would_hold_recording_up_is_refused(recordings: Path, tmp_path: Path, sign_model, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(received_model, "MAX_WINDOW_S", 0.0)
+    assert "recording would wait for it" in delivered(recordings, *sign_model(1.0), tmp_path / "models").why
+    monkeypatch.setattr(received_model, "MAX_BYTES", 10)
+    assert "expected at most 10 bytes" in delivered(recordings, *sign_model(1.0), tmp_path / "models").why
 
 
 def test_one_that_is_not_what_its_golden_vectors_say_is_refused(recordings: Path, tmp_path: Path, sign_model):

@@ -195,6 +195,53 @@ def test_a_process_that_was_killed_over_a_question_is_told_and_the_next_question
     assert daemon.trainer.pid != killed
 
 
+def test_a_deletion_in_the_middle_of_a_question_ends_it_at_once_and_says_so(daemon: Daemon):
+    assert said(forward("query.profile", PROFILE, context(), daemon.socket)) == ""
+    pid = daemon.trainer.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    answers: list[RecordDict] = []
+    waiting = threading.Thread(target=lambda: answers.append(forward("train.pretrain", pretrain(), context(), daemon.socket)))
+    waiting.start()
+    time.sleep(0.5)
+    daemon.forget()
+    waiting.join(20)
+    assert answers, "it would wait for an hour"
+    assert "failed over 'train.pretrain'" in said(answers[0])
+    assert said(forward("train.pretrain", pretrain(), context(), daemon.socket)) == ""
+    assert daemon.num_copies == 2, "what was copied before is deleted"
+
+
+def test_a_trainer_ends_when_its_standard_input_does(recordings: Path):
+    with serving(recordings) as daemon:
+        assert said(forward("query.profile", PROFILE, context(), daemon.socket)) == ""
+        process = daemon.trainer._process
+        assert process is not None
+        assert process.stdin is not None
+        daemon.loop.call_soon_threadsafe(process.stdin.close)
+        wait_until(lambda: process.returncode is not None)
+
+
+def test_a_second_run_takes_the_host_over_and_the_first_is_told(daemon: Daemon):
+    first, second = context(), context()
+    second.run_id = 8
+    assert said(forward("query.profile", PROFILE, first, daemon.socket)) == ""
+    assert said(forward("query.profile", PROFILE, second, daemon.socket)) == ""
+    assert "takes part in run 8" in said(forward("train.pretrain", pretrain(), first, daemon.socket))
+    assert said(forward("train.pretrain", pretrain(), second, daemon.socket)) == ""
+
+
+def test_a_copy_that_fails_leaves_no_process_and_nothing_old(recordings: Path):
+    with serving(recordings, idle_s=0.5) as daemon:
+        assert said(forward("query.profile", PROFILE, context(), daemon.socket)) == ""
+        moved = recordings.rename(recordings.parent / "moved")
+        assert "expected recordings, found none" in said(forward("query.profile", PROFILE, context(), daemon.socket))
+        wait_until(lambda: daemon.trainer.pid is None)
+        moved.rename(recordings)
+        assert said(forward("train.pretrain", pretrain(), context(), daemon.socket)) == ""
+        assert daemon.num_copies == 3
+
+
 def test_a_second_question_at_once_is_refused(daemon: Daemon):
     assert said(forward("query.profile", PROFILE, context(), daemon.socket)) == ""
     assert daemon.trainer.pid is not None

@@ -184,8 +184,9 @@ def test_arrays_that_are_not_contiguous_keep_their_values():
         {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": "[1"}), np.uint8)},
         {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": '["v"]'}), np.uint8)},
         {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": "3"}), np.uint8)},
+        {JOINED: np.frombuffer(save({"w": np.zeros(2, np.float32)}, {"order": "[" * 100_000}), np.uint8)},
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_is_no_such_one_array_is_a_value_error(packed: dict[str, np.ndarray]):
     with pytest.raises(ValueError, match=r"expected|Expecting|Value"):
