@@ -7,6 +7,8 @@ from pathlib import Path
 
 from client.host.chunk import OFFSETS, Chunk
 from client.host.labels import list_labels, remove_with_history
+from client.host.models import FOLDER as MODELS
+from client.host.models import PERSONAL
 from client.host.schema import full_disk_told, transaction
 from client.host.spans import Span, Spans, without
 from client.host.store import Store
@@ -126,6 +128,8 @@ def _remove_copies(folder: Path) -> None:
     for name in (EXPORTS, TRAINING):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
+    for head in (folder / MODELS).glob(f"*/{PERSONAL}"):
+        head.unlink()
 
 
 def _leave_no_copy(connection: sqlite3.Connection, path: Path) -> None:

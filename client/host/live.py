@@ -19,6 +19,7 @@ from clmm_core.errors import ClmmError
 
 if TYPE_CHECKING:
     from clmm_core.recognise.onnx_model import OnnxModel
+    from clmm_core.recognise.personal import PersonalHead
     from clmm_core.recognise.recogniser import Answer, Recogniser
 
 LOOK_S = 1.0
@@ -63,7 +64,10 @@ class Live:
     def __init__(self, models: Models) -> None:
         self._models = models
         self._path: Path | None = None
+        self._made_ns = 0
+        """When the wearer's own head was made; 0 without one."""
         self._model: OnnxModel | None = None
+        self._personal: PersonalHead | None = None
         self._looked_s = -LOOK_S
         self._worn: dict[Wearer, _Worn] = {}
         self._watchers: set[asyncio.Queue[Recognised]] = set()
@@ -122,18 +126,22 @@ class Live:
         if now_s - self._looked_s < LOOK_S:
             return
         self._looked_s = now_s
-        path = self._models.current()
-        if path == self._path:
+        path, personal = self._models.current(), self._models.personal()
+        made_ns = personal.stat().st_mtime_ns if personal is not None else 0
+        if (path, made_ns) == (self._path, self._made_ns):
             return
         from clmm_core.recognise.onnx_model import OnnxModel  # noqa: PLC0415  40 MB, that a host without a model need not have
+        from clmm_core.recognise.personal import read_head  # noqa: PLC0415
         from clmm_core.recognise.recogniser import Recogniser  # noqa: PLC0415
 
-        self._path, self._model, self._worn = path, None, {}
+        self._path, self._made_ns, self._model, self._personal, self._worn = path, made_ns, None, None, {}
         if path is None:
             return
         try:
             model = OnnxModel.open(path)
             Recogniser(model)  # refuses models that no stream can feed
+            if personal is not None:
+                self._personal = read_head(personal.read_text(encoding="utf-8"), len(model.metadata.classes), str(personal))
         except ClmmError as error:
             self.problem = f"{path}: {error}"
             _LOG.warning("%s", self.problem)
@@ -145,7 +153,7 @@ class Live:
         from clmm_core.recognise.recogniser import Recogniser  # noqa: PLC0415
 
         assert self._model is not None
-        worn = self._worn.pop(wearer, None) or _Worn(Recogniser(self._model))
+        worn = self._worn.pop(wearer, None) or _Worn(Recogniser(self._model, personal=self._personal))
         self._worn[wearer] = worn  # the newest is the last
         while len(self._worn) > MAX_WEARERS:
             del self._worn[next(iter(self._worn))]

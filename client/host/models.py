@@ -9,6 +9,8 @@ from clmm_core.files import replace_file
 
 FOLDER = "models"
 MODEL, GOLDEN = "model.onnx", "model.golden.json"
+PERSONAL = "personal.json"
+"""Beside a model: what turns it into its wearer's own (`clmm_core.recognise.personal`). Made of their recordings, it goes when they do."""
 CURRENT, PREVIOUS = "current", "previous"
 """Files that name a folder beside them."""
 SHORT = 12
@@ -24,6 +26,12 @@ class Models:
     def current(self) -> Path | None:
         """Return the file of the model to recognise with, None before the first."""
         return self._named(CURRENT)
+
+    def personal(self) -> Path | None:
+        """Return the wearer's own head of the current model, None without one."""
+        current = self.current()
+        file = current.parent / PERSONAL if current is not None else None
+        return file if file is not None and file.is_file() else None
 
     def install(self, content: bytes, golden: str) -> Path:
         """Make a model the current one, and keep the one before; others go.

@@ -2,19 +2,23 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from client.host.models import Models
+from client.host.models import PERSONAL, Models
 from clmm_core.data.fleet import DataConfig, device_names, device_windows
 from clmm_core.data.windows import NO_LABEL
 from clmm_core.errors import ModelFileError
 from clmm_core.export.calibrate import raw_windows
 from clmm_core.federated.messages import HostReceipt
+from clmm_core.files import replace_file
 from clmm_core.recognise.golden import Golden, batch_of, differences
 from clmm_core.recognise.metadata import from_plain
-from clmm_core.recognise.onnx_model import OnnxModel
+from clmm_core.recognise.onnx_model import Float32, OnnxModel
+from clmm_core.recognise.personal import head_json, learn_head
 from clmm_core.recognise.recogniser import Recogniser
 from clmm_core.training.tasks import DeliverTask
 
@@ -41,11 +45,29 @@ def receive(task: DeliverTask, content: bytes, folder: Path) -> HostReceipt:
     before, after = _accuracy_of_current(models, model, task.data), accuracy(model, task.data)
     if before is not None and after is not None and after < before:
         return HostReceipt(is_installed=False, why=f"the one that is there is better on the wearer's labels: {before:.1%} to {after:.1%}")
-    models.install(content, task.golden)
+    place = models.install(content, task.golden)
     if after is None:
         return HostReceipt(is_installed=True, why="verified; the wearer has too few labels to judge it on")
     than = "" if before is None else f", {before:.1%} before"
-    return HostReceipt(is_installed=True, why=f"verified; {after:.1%} of the wearer's labelled windows right{than}")
+    own = "; made their own" if personalise(model, task.data, place.parent) else ""
+    return HostReceipt(is_installed=True, why=f"verified; {after:.1%} of the wearer's labelled windows right{than}{own}")
+
+
+def personalise(model: OnnxModel, data: DataConfig, folder: Path) -> bool:
+    """Write the wearer's own head beside a model, if their labels are enough and it helps; what the server hears is whether.
+
+    A host whose recordings are of several people has none: it would be nobody's own.
+    """
+    found = list(_labelled(model, data))
+    if len(found) != 1:
+        return False
+    numbers = {name: number for number, name in enumerate(model.metadata.classes)}
+    scaled = np.concatenate([logits for logits, _ in found]).astype(np.float64) / model.metadata.temperature
+    classes = np.array([numbers.get(label, -1) for _, labels in found for label in labels], np.int64)
+    head = learn_head(scaled[classes >= 0], classes[classes >= 0])
+    if head is not None:
+        replace_file(folder / PERSONAL, head_json(head))
+    return head is not None
 
 
 def _verified(content: bytes, golden_text: str) -> OnnxModel:
@@ -86,18 +108,19 @@ def accuracy(model: OnnxModel, data: DataConfig) -> float | None:
 
     An activity that the model does not know is not recognised.
     """
-    num_right = num_windows = 0
+    names = np.array(model.metadata.classes)
+    right = [names[logits.argmax(axis=1)] == labels for logits, labels in _labelled(model, data)]
+    num_windows = sum(map(len, right))
+    return sum(int(each.sum()) for each in right) / num_windows if num_windows >= FEWEST_WINDOWS else None
+
+
+def _labelled(model: OnnxModel, data: DataConfig) -> Iterator[tuple[Float32, NDArray[np.str_]]]:
+    """Yield each wearer's logits `[windows, classes]` and labels `[windows]`, of windows that have one, in the order of time."""
+    lengths = {each.name: each.time_steps for each in model.metadata.modalities}
     for name in device_names(data):
         windows = device_windows(data, name)
         rows = np.flatnonzero(windows.labels != NO_LABEL)
-        if len(rows) == 0:
-            continue
-        lengths = {each.name: each.time_steps for each in model.metadata.modalities}
-        if any(values.shape[2] != lengths.get(modality, values.shape[2]) for modality, values in windows.streams.items()):
-            return None
-        raw = raw_windows(windows, model.metadata)
-        logits, _ = model.run({name: values[rows] for name, values in raw.items()})
-        found = np.array(model.metadata.classes)[logits.argmax(axis=1)]
-        num_right += int((found == windows.labels[rows]).sum())
-        num_windows += len(rows)
-    return num_right / num_windows if num_windows >= FEWEST_WINDOWS else None
+        is_other = any(values.shape[2] != lengths.get(modality, values.shape[2]) for modality, values in windows.streams.items())
+        if len(rows) and not is_other:
+            logits, _ = model.run({each: values[rows] for each, values in raw_windows(windows, model.metadata).items()})
+            yield logits, windows.labels[rows]

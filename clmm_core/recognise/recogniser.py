@@ -14,6 +14,7 @@ from clmm_core.errors import DataError, ModelFileError
 from clmm_core.recognise.hanging import Hanging
 from clmm_core.recognise.metadata import ModalityInput, ModelMetadata
 from clmm_core.recognise.onnx_model import Float32, OnnxModel
+from clmm_core.recognise.personal import PersonalHead
 from clmm_core.recognise.plausible import implausible
 from clmm_core.recognise.stream_buffer import NS, TIME_SLACK_NS, NotCoveredError, StreamBuffer
 
@@ -65,7 +66,10 @@ class Recogniser:
         DataError: a hop or a smoothing that cannot be.
     """
 
-    def __init__(self, model: OnnxModel, *, hop_s: float | None = None, smooth_s: float | None = None) -> None:
+    def __init__(
+        self, model: OnnxModel, *, hop_s: float | None = None, smooth_s: float | None = None, personal: PersonalHead | None = None
+    ) -> None:
+        self._personal = personal
         self.metadata: ModelMetadata = model.metadata
         _check_can_be_fed(self.metadata)
         self._model = model
@@ -235,8 +239,11 @@ class Recogniser:
         for modality in self.metadata.modalities:
             absent = np.full((modality.channels, modality.time_steps), np.nan, np.float32)
             batch[modality.name] = np.stack([window.inputs.get(modality.name, absent) for window in windows])
-        _, probabilities = self._model.run(batch)
-        return [self._answer(window, own.astype(np.float64)) for window, own in zip(windows, probabilities, strict=True)]
+        logits, shares = self._model.run(batch)
+        probabilities = shares.astype(np.float64)
+        if self._personal is not None:
+            probabilities = self._personal.probabilities(logits.astype(np.float64) / self.metadata.temperature)
+        return [self._answer(window, own) for window, own in zip(windows, probabilities, strict=True)]
 
     def _answer(self, window: _Window, own: NDArray[np.float64]) -> Answer:
         """Return the answer of a window with probabilities `[classes]`, averaged with those before it."""

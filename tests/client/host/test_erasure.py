@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from client.host.chunk import Chunk
-from client.host.erasure import EXPORTS, StoreBusyError, erase, erase_all, pause, resume
+from client.host.erasure import EXPORTS, TRAINING, StoreBusyError, erase, erase_all, pause, resume
 from client.host.labels import Label, list_labels, put_label
+from client.host.models import FOLDER as MODELS
+from client.host.models import MODEL, PERSONAL, Models
 from client.host.retention import Limits
 from client.host.store import Store
 
@@ -179,3 +181,16 @@ def test_where_the_file_cannot_be_written_anew_that_is_told(store, header, chunk
     erase(store, (0, chunk(stream, 10).t0_ns))
     gone = rows_of([chunk(stream, number) for number in range(10)])
     assert found_in_files(store.path.parent, gone) == []
+
+
+def test_what_was_made_of_recordings_goes_with_them(store: Store, stored, chunk, header):
+    folder = store.path.parent
+    number = store.register(header(), 1)[1]
+    store.add([chunk(number, 0)], 1)
+    place = Models(folder / MODELS).install(b"model", "golden").parent
+    (place / PERSONAL).write_text("of their movement")
+    (folder / TRAINING / "000000").mkdir(parents=True)
+    erase_all(store, 2)
+    assert not (folder / TRAINING).exists()
+    assert not (place / PERSONAL).exists()
+    assert (place / MODEL).read_bytes() == b"model", "the model is not theirs alone"

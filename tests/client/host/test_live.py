@@ -15,9 +15,10 @@ from client.host.chunk import packed
 from client.host.cli import app
 from client.host.header import Header
 from client.host.live import MAX_WAITING, MAX_WEARERS, Live, Recognised
-from client.host.models import Models
+from client.host.models import PERSONAL, Models
 from client.host.tokens import Role
 from client.host.v1 import ingest_pb2, ingest_pb2_grpc, recognition_pb2, recognition_pb2_grpc
+from clmm_core.recognise.personal import FORMAT, PersonalHead, head_json
 
 NS = 1_000_000_000
 T0_NS = 1_700_000_000 * NS
@@ -83,6 +84,20 @@ def test_without_a_model_nothing_is_recognised_and_a_new_one_counts_at_once(mode
     assert {each.model for each in found} == {live.name}
     models.roll_back()
     assert {each.answer.activity for each in watched(live, lambda: give(live, header(), 2, G, 6.0))} == {"up"}
+
+
+def test_the_wearer_s_own_head_counts_as_soon_as_it_is_there(models: Models, header, sign_model):
+    place = models.install(*sign_model(1.0)).parent
+    live = Live(models)
+    assert {each.answer.activity for each in watched(live, lambda: give(live, header(), 2, G))} == {"up"}
+    exchanged = PersonalHead(format=FORMAT, weights=((0.0, 1.0), (1.0, 0.0)), bias=(0.0, 0.0), num_windows=9)
+    (place / PERSONAL).write_text(head_json(exchanged))
+    assert {each.answer.activity for each in watched(live, lambda: give(live, header(), 2, G, 2.0))} == {"down"}
+    (place / PERSONAL).unlink()
+    assert {each.answer.activity for each in watched(live, lambda: give(live, header(), 2, G, 4.0))} == {"up"}
+    (place / PERSONAL).write_text("damaged")
+    assert watched(live, lambda: give(live, header(), 2, G, 6.0)) == []
+    assert "remove the file" in live.problem
 
 
 def test_what_comes_late_or_twice_is_not_recognised_again(models: Models, header, sign_model):

@@ -11,6 +11,8 @@ from client.training import received_model
 from client.training.received_model import receive
 from clmm_core.data.fleet import DataConfig
 from clmm_core.federated.messages import HostReceipt
+from clmm_core.recognise import personal as personal_module
+from clmm_core.recognise.personal import read_head
 from clmm_core.training.tasks import DeliverTask
 
 
@@ -50,6 +52,23 @@ def test_a_better_one_takes_its_place_and_a_worse_one_does_not(recordings: Path,
     assert not worse.is_installed
     assert "better on the wearer's labels: 100.0% to 0.0%" in worse.why
     assert Models(folder).current() == good
+
+
+def test_one_that_helps_the_wearer_becomes_their_own(recordings: Path, tmp_path: Path, sign_model, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(personal_module, "RIDGE", 1.0)  # so that these few windows are enough
+    receipt = delivered(recordings, *sign_model(0.1), tmp_path / "models")
+    assert "made their own" not in receipt.why, "it is right of every window already"
+    assert Models(tmp_path / "models").personal() is None
+    file = recordings / "anna" / "monday" / "a.csv"
+    rows = np.where(np.arange(1000)[:, None] < 600, 30.0, 1.0) * np.ones((1, 3))  # both positive: the model says `up` of all
+    np.savetxt(file, rows, "%.1f", ",", header="x,y,z", comments="")
+    fresh = tmp_path / "elsewhere"
+    recordings.rename(fresh)  # windows are kept by path
+    receipt = delivered(fresh, *sign_model(0.1), tmp_path / "own")
+    assert "made their own" in receipt.why
+    personal = Models(tmp_path / "own").personal()
+    assert personal is not None
+    assert read_head(personal.read_text(), 2, "it").num_windows == 38
 
 
 def test_a_damaged_one_that_is_there_gives_way(recordings: Path, tmp_path: Path, sign_model):
