@@ -1,6 +1,8 @@
 """Where calls enter: who may make them, and how what goes wrong is told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -36,6 +38,8 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 )
 """The first that an error is one of."""
 BEARER = "Bearer "
+REFUSAL_S, LONGEST_READ = 0.5, 2
+"""So long, and so many messages, somebody who is refused is listened to: the request, and that it was all."""
 Handler = Any
 Context = Any
 
@@ -71,9 +75,18 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC has no
 
 
 def _refusing(code: grpc.StatusCode, reason: str) -> Handler:
-    """Return what ends a call of any kind, without reading what it sends."""
+    """Return what ends a call of any kind.
 
-    async def refuse(_: object, context: Context) -> AsyncIterator[bytes]:
+    It waits a moment for the caller to have said what it wanted: a call that is ended while its request is under way is now and then told
+    INTERNAL by gRPC instead of the reason.
+    """
+
+    async def refuse(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFUSAL_S):
+                for _ in range(LONGEST_READ):
+                    if await anext(requests, None) is None:
+                        break
         await context.abort(code, reason)
         yield b""
 
