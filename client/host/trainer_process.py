@@ -17,8 +17,9 @@ START_S = 120.0
 """PyTorch takes ten seconds to load on a slow card."""
 MAX_LOG_BYTES = 5_000_000
 LONGEST_S = 3600.0
-"""See `client.training.forward.LONGEST_S`, which this package does not import: it brings Flower."""
+"""No round of training on a device takes longer; the server's own `round-timeout-s` is over before."""
 MESSAGE_BYTES = 256_000_000
+"""Models are a megabyte; this is what ends a mistake."""
 OPTIONS = (("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES))
 
 

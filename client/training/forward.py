@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 from flwr.app import Context, RecordDict
 
+from client.host.trainer_process import LONGEST_S, OPTIONS
 from client.host.v1.training_pb2 import (
     EvaluateReply,
     EvaluateRequest,
@@ -20,12 +21,6 @@ from client.refusal import refusal
 from client.training.records import as_records, from_records
 from clmm_core.errors import NotNowError
 from clmm_core.federated.source import client_source
-
-LONGEST_S = 3600.0
-"""No round of training on a device takes longer; the server's own `round-timeout-s` is over before."""
-MESSAGE_BYTES = 256_000_000
-"""Models are a megabyte; this is what ends a mistake."""
-OPTIONS = (("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES))
 
 
 def forward(message_type: str, content: RecordDict, context: Context, socket: Path) -> RecordDict:

@@ -61,9 +61,10 @@ def personalise(model: OnnxModel, data: DataConfig, folder: Path) -> bool:
     found = list(_labelled(model, data))
     if len(found) != 1:
         return False
+    ((logits, labels),) = found
     numbers = {name: number for number, name in enumerate(model.metadata.classes)}
-    scaled = np.concatenate([logits for logits, _ in found]).astype(np.float64) / model.metadata.temperature
-    classes = np.array([numbers.get(label, -1) for _, labels in found for label in labels], np.int64)
+    scaled = logits.astype(np.float64) / model.metadata.temperature
+    classes = np.array([numbers.get(label, -1) for label in labels], np.int64)
     head = learn_head(scaled[classes >= 0], classes[classes >= 0])
     if head is not None:
         replace_file(folder / PERSONAL, head_json(head))

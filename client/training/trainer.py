@@ -17,10 +17,10 @@ from flwr.app import RecordDict
 
 from client.answers import answer
 from client.devices import NodeConfig
+from client.host.trainer_process import OPTIONS
 from client.host.v1 import training_pb2 as pb
 from client.host.v1.training_pb2_grpc import TrainingServicer, add_TrainingServicer_to_server
 from client.refusal import refusal
-from client.training.forward import OPTIONS
 from client.training.records import as_records, from_records
 from clmm_core.errors import CodeMismatchError
 from clmm_core.federated.source import client_source
